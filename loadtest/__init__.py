@@ -1,0 +1,1 @@
+"""Load tests: stand outside, like a client."""

@@ -1,0 +1,1 @@
+"""Counting: journal, ledger, measures, exposition."""

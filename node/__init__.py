@@ -1,0 +1,1 @@
+"""The process: doors, wiring, life, command line."""

@@ -1,0 +1,1 @@
+"""Codecs of the Handle protocol: bytes in, values out."""
