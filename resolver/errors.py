@@ -5,17 +5,17 @@ class ResolverError(Exception):
     """We could not answer; the message is one line for an operator."""
 
 
-class RegistryUnavailable(ResolverError):
+class RegistryUnavailableError(ResolverError):
     """The registry (PostgreSQL) did not answer in time; nothing is known about the identifier."""
 
 
-class CacheUnavailable(ResolverError):
+class CacheUnavailableError(ResolverError):
     """The shared cache (Redis) did not answer in time; the registry still can."""
 
 
-class InvalidIdentifier(ValueError):
+class InvalidIdentifierError(ValueError):
     """A name that cannot be an identifier; says what is wrong with it."""
 
 
-class InvalidValue(ValueError):
+class InvalidValueError(ValueError):
     """A handle value that breaks a rule or a limit; says which."""

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from resolver.errors import InvalidIdentifier
+from resolver.errors import InvalidIdentifierError
 
 # Source: SNMS OpenAPI v5 (handle 255, prefix 64); the protocol itself sets no limit.
 IDENTIFIER_SIZE_BYTES_MAX = 255
@@ -53,21 +53,21 @@ def from_text(text: str) -> Identifier:
     A slashless name stands for its prefix handle (specs: §1.1 of the HTTP API, IDIS recursion).
 
     Raises:
-        InvalidIdentifier: for the empty name, and for one that cannot be stored (more than
+        InvalidIdentifierError: for the empty name, and for one that cannot be stored (more than
             255 bytes, NUL, broken UTF-8), which therefore cannot exist.
     """
     if not text:
-        raise InvalidIdentifier("Empty handle invalid")
+        raise InvalidIdentifierError("Empty handle invalid")
     try:
         size_bytes = len(text.encode())
     except UnicodeEncodeError:
-        raise InvalidIdentifier("Handle is not valid UTF-8") from None
+        raise InvalidIdentifierError("Handle is not valid UTF-8") from None
     if size_bytes > IDENTIFIER_SIZE_BYTES_MAX:
-        raise InvalidIdentifier(
+        raise InvalidIdentifierError(
             f"Handle is {size_bytes} bytes long, at most {IDENTIFIER_SIZE_BYTES_MAX} are allowed"
         )
     if "\x00" in text:
-        raise InvalidIdentifier("Handle contains a NUL character")
+        raise InvalidIdentifierError("Handle contains a NUL character")
     prefix, slash, suffix = text.partition("/")
     if not slash:
         return Identifier(text, f"{PREFIX_HANDLE_PREFIX}/{fold(text)}", PREFIX_HANDLE_PREFIX, text)
@@ -78,12 +78,12 @@ def check_prefix(text: str) -> str:
     """Return `text` if it may be allotted as an enterprise prefix `88.<node>.<enterprise>`.
 
     Raises:
-        InvalidIdentifier: says which rule is broken.
+        InvalidIdentifierError: says which rule is broken.
     """
     if len(text.encode("utf-8", "replace")) > PREFIX_SIZE_BYTES_MAX:
-        raise InvalidIdentifier(f"prefix is longer than {PREFIX_SIZE_BYTES_MAX} bytes")
+        raise InvalidIdentifierError(f"prefix is longer than {PREFIX_SIZE_BYTES_MAX} bytes")
     if not _PREFIX_FORM.fullmatch(text):
-        raise InvalidIdentifier(
+        raise InvalidIdentifierError(
             f"prefix {text!r} is not of the form 88.<node>.<enterprise>: "
             "at least three numbers joined by dots"
         )
@@ -94,31 +94,31 @@ def check_suffix(suffix: str) -> None:
     """Accept a suffix for a new registration; strict on purpose.
 
     Raises:
-        InvalidIdentifier: for an empty suffix, white space, control or unassigned characters.
+        InvalidIdentifierError: for an empty suffix, white space, control or unassigned characters.
     """
     if _PLAIN_SUFFIX.fullmatch(suffix):
         return
     if not suffix:
-        raise InvalidIdentifier("suffix is empty")
+        raise InvalidIdentifierError("suffix is empty")
     for position, character in enumerate(suffix, start=1):
         category = unicodedata.category(character)
         if category[0] in "CZ":
-            raise InvalidIdentifier(
+            raise InvalidIdentifierError(
                 f"suffix has the character U+{ord(character):04X} at position {position}; "
                 "letters, digits and visible marks are allowed"
             )
     if unicodedata.normalize("NFC", suffix) != suffix:
-        raise InvalidIdentifier("suffix is not in Unicode normal form NFC")
+        raise InvalidIdentifierError("suffix is not in Unicode normal form NFC")
 
 
 def for_registration(text: str) -> Identifier:
     """Read a name that is to be registered; strict on purpose.
 
     Raises:
-        InvalidIdentifier: says which rule is broken.
+        InvalidIdentifierError: says which rule is broken.
     """
     identifier = from_text(text)
     if "/" not in text:
-        raise InvalidIdentifier("identifier has no suffix: expected prefix/suffix")
+        raise InvalidIdentifierError("identifier has no suffix: expected prefix/suffix")
     check_suffix(identifier.suffix)
     return identifier

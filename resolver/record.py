@@ -4,7 +4,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from resolver.errors import InvalidValue
+from resolver.errors import InvalidValueError
 
 # A bound for every size; SNMS allows 255 bytes a value and IDHub 4000 characters, a certificate
 # chain or a 10320/loc document needs more.
@@ -101,7 +101,7 @@ def values_from_wire(data: bytes, *, timestamp_s: int = 0) -> tuple[HandleValue,
     """Inverse of `values_to_wire`; a zero timestamp is replaced by `timestamp_s`.
 
     Raises:
-        InvalidValue: if `data` is not a whole number of well-formed values.
+        InvalidValueError: if `data` is not a whole number of well-formed values.
     """
     values: list[HandleValue] = []
     offset, end = 0, len(data)
@@ -129,7 +129,7 @@ def values_from_wire(data: bytes, *, timestamp_s: int = 0) -> tuple[HandleValue,
                 )
             )
     except (struct.error, UnicodeDecodeError) as error:
-        raise InvalidValue(f"stored values are damaged at byte {offset}: {error}") from None
+        raise InvalidValueError(f"stored values are damaged at byte {offset}: {error}") from None
     return tuple(values)
 
 
@@ -137,13 +137,13 @@ def _counted(data: bytes, offset: int) -> tuple[bytes, int]:
     (size,) = _I4.unpack_from(data, offset)
     start = offset + 4
     if size < 0 or start + size > len(data):
-        raise InvalidValue(f"stored values are damaged at byte {offset}: length {size}")
+        raise InvalidValueError(f"stored values are damaged at byte {offset}: length {size}")
     return data[start : start + size], start + size
 
 
 def _references(data: bytes, offset: int, count: int) -> tuple[tuple[Reference, ...], int]:
     if not 0 < count <= (len(data) - offset) // 8:
-        raise InvalidValue(f"stored values are damaged at byte {offset}: {count} references")
+        raise InvalidValueError(f"stored values are damaged at byte {offset}: {count} references")
     references: list[Reference] = []
     for _ in range(count):
         handle_bytes, offset = _counted(data, offset)
@@ -157,16 +157,16 @@ def check_values(values: Sequence[HandleValue]) -> None:
     """Accept the values of a record that is to be stored.
 
     Raises:
-        InvalidValue: names the index, the rule and the limit.
+        InvalidValueError: names the index, the rule and the limit.
     """
     if len(values) > VALUES_MAX:
-        raise InvalidValue(f"{len(values)} values; at most {VALUES_MAX} are allowed")
+        raise InvalidValueError(f"{len(values)} values; at most {VALUES_MAX} are allowed")
     total_bytes = 0
     for value in values:
         check_value(value)
         total_bytes += len(value.data) + len(value.type) + 32
     if total_bytes > RECORD_SIZE_BYTES_MAX:
-        raise InvalidValue(
+        raise InvalidValueError(
             f"record is about {total_bytes} bytes; at most {RECORD_SIZE_BYTES_MAX} are allowed"
         )
 
@@ -175,26 +175,26 @@ def check_value(value: HandleValue) -> None:
     """Accept one value that is to be stored.
 
     Raises:
-        InvalidValue: names the index, the rule and the limit.
+        InvalidValueError: names the index, the rule and the limit.
     """
     if not 0 < value.index <= INDEX_MAX:
-        raise InvalidValue("Value indexes must be positive")
+        raise InvalidValueError("Value indexes must be positive")
     size_bytes = len(value.type.encode("utf-8", "replace"))
     if not 0 < size_bytes <= TYPE_SIZE_BYTES_MAX or not value.type.isprintable():
-        raise InvalidValue(
+        raise InvalidValueError(
             f"value {value.index}: type must be 1 to {TYPE_SIZE_BYTES_MAX} printable bytes"
         )
     if len(value.data) > VALUE_DATA_SIZE_BYTES_MAX:
-        raise InvalidValue(
+        raise InvalidValueError(
             f"value {value.index}: data is {len(value.data)} bytes, "
             f"at most {VALUE_DATA_SIZE_BYTES_MAX} are allowed"
         )
     if value.ttl_type not in (TTL_RELATIVE, TTL_ABSOLUTE) or not 0 <= value.ttl < 2**31:
-        raise InvalidValue(f"value {value.index}: ttl must be 0 to 2147483647")
+        raise InvalidValueError(f"value {value.index}: ttl must be 0 to 2147483647")
     if not 0 <= value.permissions <= 0x0F:
-        raise InvalidValue(f"value {value.index}: permissions must be four bits")
+        raise InvalidValueError(f"value {value.index}: permissions must be four bits")
     if len(value.references) > REFERENCES_MAX:
-        raise InvalidValue(f"value {value.index}: more than {REFERENCES_MAX} references")
+        raise InvalidValueError(f"value {value.index}: more than {REFERENCES_MAX} references")
 
 
 def merge_values(
