@@ -4,11 +4,14 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from resolver.errors import RegistryUnavailableError
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
 # One worker needs few: reads are collapsed and batched, writes are short.
 CONNECTIONS_MAX = 10
@@ -160,7 +163,8 @@ async def _release(pool: asyncpg.Pool, connection: "PoolConnectionProxy[asyncpg.
         connection.terminate()
 
 
-def _unreachable(error: BaseException) -> RegistryUnavailableError:
+def unreachable(error: BaseException) -> RegistryUnavailableError:
+    """The error of the seam for an error of the driver."""
     return RegistryUnavailableError(f"PostgreSQL cannot be reached: {_line(error)}")
 
 

@@ -4,6 +4,10 @@
 -- Versions only grow. No CACHE: numbers taken under a row lock must follow the order of the locks.
 CREATE SEQUENCE record_version NO CYCLE;
 
+-- The calendar day of Asia/Shanghai, in days since 1970-01-01.
+CREATE FUNCTION shanghai_day(at timestamptz) RETURNS integer LANGUAGE sql IMMUTABLE AS
+$$ SELECT ((extract(epoch FROM at)::bigint + 28800) / 86400)::integer $$;
+
 CREATE TABLE enterprise (
     id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name          text        NOT NULL CHECK (length(name) BETWEEN 1 AND 200),
@@ -91,10 +95,34 @@ BEGIN
     NEW.version := nextval('record_version');
     NEW.first_version := OLD.first_version;
     INSERT INTO outbox (topic, key, version) VALUES ('record', NEW.key, NEW.version);
+    IF OLD.deleted <> NEW.deleted THEN
+        INSERT INTO registration_tally AS t (prefix_key, day, shard, added, removed)
+        VALUES (split_part(NEW.key, '/', 1), shanghai_day(NEW.changed_at), pg_backend_pid() % 16,
+                OLD.deleted::int, NEW.deleted::int)
+        ON CONFLICT (prefix_key, day, shard) DO UPDATE
+            SET added = t.added + excluded.added, removed = t.removed + excluded.removed;
+    END IF;
     RETURN NEW;
 END $$;
 CREATE TRIGGER identifier_changed BEFORE UPDATE ON identifier
     FOR EACH ROW EXECUTE FUNCTION identifier_changed();
+
+-- New identifiers: counted, and announced once a prefix, for what is cached as "not found".
+CREATE FUNCTION identifiers_registered() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    WITH counted AS (
+        INSERT INTO registration_tally AS t (prefix_key, day, shard, added)
+        SELECT split_part(key, '/', 1), shanghai_day(changed_at), pg_backend_pid() % 16, count(*)
+        FROM registered GROUP BY 1, 2
+        ON CONFLICT (prefix_key, day, shard) DO UPDATE SET added = t.added + excluded.added
+        RETURNING prefix_key
+    )
+    INSERT INTO outbox (topic, key) SELECT DISTINCT 'registered', prefix_key FROM counted;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER identifiers_registered AFTER INSERT ON identifier
+    REFERENCING NEW TABLE AS registered
+    FOR EACH STATEMENT EXECUTE FUNCTION identifiers_registered();
 
 CREATE FUNCTION identifier_stays() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

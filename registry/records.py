@@ -1,0 +1,362 @@
+"""Records in PostgreSQL: read one or many, create, change, delete, list, and their history."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import asyncpg
+
+from registry.database import WRITE_TIMEOUT_S, Connection, Database
+from resolver.identifier import Identifier, fold
+from resolver.record import (
+    HandleValue,
+    Record,
+    merge_values,
+    values_from_wire,
+    values_to_wire,
+)
+from resolver.response_code import ResponseCode
+
+LIST_PAGE_SIZE_MAX = 10_000
+# A writer that loses this many races for one new identifier gives up.
+_RACES_MAX = 5
+
+_COLUMNS = "key, handle, version, deleted, data, changed_at"
+_FETCH = f"SELECT {_COLUMNS} FROM identifier WHERE key = $1"
+_FETCH_MANY = f"""
+    SELECT {_COLUMNS} FROM unnest($1::text[]) AS asked (key) JOIN identifier USING (key)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A write that was done: committed, durable and in the outbox.
+
+    `created` is true where nothing (or only a deleted record) was there before, or where values
+    were only added; `changed` is false if the record was already exactly so.
+    """
+
+    record: Record
+    created: bool
+    changed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A write that was not done, and changed nothing."""
+
+    code: ResponseCode
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """One version of a record: who wrote it, when, through which door, and what it then held."""
+
+    record: Record
+    actor: str
+    door: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who writes: an actor such as `key:3f…` or `cli:root`, and the door."""
+
+    actor: str
+    door: str
+    detail: str = ""
+
+
+_Write = Callable[[Connection], Awaitable[Written | Refused]]
+
+
+class PostgresRecords:
+    """The truth: implements the resolver's RecordSource, and the writes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def fetch(self, key: str) -> Record | None:
+        """The record under `key`, deleted ones included, or None if there never was one.
+
+        Raises:
+            RegistryUnavailableError: if PostgreSQL does not answer.
+        """
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(_FETCH, key)
+        return None if row is None else _record(row)
+
+    async def fetch_many(self, keys: Sequence[str]) -> dict[str, Record]:
+        """The records under `keys` that exist, in one statement.
+
+        Raises:
+            RegistryUnavailableError: if PostgreSQL does not answer.
+        """
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_FETCH_MANY, keys)
+        return {row["key"]: _record(row) for row in rows}
+
+    async def put(
+        self,
+        identifier: Identifier,
+        values: Sequence[HandleValue],
+        author: Author,
+        now_s: float,
+        *,
+        overwrite: bool = True,
+    ) -> Written | Refused:
+        """Make `values` the whole record of `identifier`.
+
+        A crash before the commit leaves nothing; after it, the record and its outbox row are
+        there, so that a worker publishes it even if this one never does.
+        """
+        data = values_to_wire(values)
+
+        async def write(connection: Connection) -> Written | Refused:
+            for _ in range(_RACES_MAX):
+                old = await _locked(connection, identifier.key)
+                if old is None:
+                    version = await _insert(connection, identifier, data, author, now_s)
+                    if version is not None:
+                        return Written(_new(identifier, version, data, now_s), created=True)
+                    continue  # somebody else created it since: look again
+                if not old["deleted"] and not overwrite:
+                    return Refused(ResponseCode.HANDLE_ALREADY_EXISTS)
+                if not old["deleted"] and old["data"] == data:
+                    return Written(_record(old), created=False, changed=False)
+                version = await _update(connection, identifier, data, author, now_s)
+                return Written(_new(identifier, version, data, now_s), created=old["deleted"])
+            return Refused(ResponseCode.SERVER_TOO_BUSY, "Too many writers of this identifier")
+
+        return await self._in_prefix(identifier, write)
+
+    async def put_values(
+        self,
+        identifier: Identifier,
+        values: Sequence[HandleValue],
+        author: Author,
+        now_s: float,
+        *,
+        overwrite: bool = True,
+    ) -> Written | Refused:
+        """Add `values` to a record, or put them in the place of those with their indexes."""
+
+        async def write(connection: Connection) -> Written | Refused:
+            old = await _locked(connection, identifier.key)
+            if old is None or old["deleted"]:
+                return Refused(ResponseCode.HANDLE_NOT_FOUND)
+            present = _record(old)
+            taken = {value.index for value in present.values}
+            conflicts = [value.index for value in values if value.index in taken]
+            if conflicts and not overwrite:
+                return Refused(
+                    ResponseCode.VALUE_ALREADY_EXISTS, f"Index conflict for {conflicts[0]}"
+                )
+            data = values_to_wire(merge_values(present.values, values))
+            kept = _spelled(identifier, present)
+            version = await _update(connection, kept, data, author, now_s)
+            return Written(_new(kept, version, data, now_s), created=not conflicts)
+
+        return await self._in_prefix(identifier, write)
+
+    async def remove_values(
+        self, identifier: Identifier, indexes: Iterable[int], author: Author, now_s: float
+    ) -> Written | Refused:
+        """Remove the values with `indexes`; if one of them is missing, nothing is removed."""
+        gone = set(indexes)
+
+        async def write(connection: Connection) -> Written | Refused:
+            old = await _locked(connection, identifier.key)
+            if old is None or old["deleted"]:
+                return Refused(ResponseCode.HANDLE_NOT_FOUND)
+            present = _record(old)
+            if not gone <= {value.index for value in present.values}:
+                return Refused(ResponseCode.VALUES_NOT_FOUND)
+            data = values_to_wire(value for value in present.values if value.index not in gone)
+            kept = _spelled(identifier, present)
+            version = await _update(connection, kept, data, author, now_s)
+            return Written(_new(kept, version, data, now_s), created=False)
+
+        return await self._in_prefix(identifier, write)
+
+    async def delete(
+        self, identifier: Identifier, author: Author, now_s: float
+    ) -> Written | Refused:
+        """Delete the record; its version and history stay."""
+
+        async def write(connection: Connection) -> Written | Refused:
+            old = await _locked(connection, identifier.key)
+            if old is None or old["deleted"]:
+                return Refused(ResponseCode.HANDLE_NOT_FOUND)
+            kept = _spelled(identifier, _record(old))
+            version = await _update(connection, kept, b"", author, now_s, deleted=True)
+            return Written(Record(kept.text, version, (), deleted=True), created=False)
+
+        return await self._in_prefix(identifier, write)
+
+    async def list_page(self, prefix_key: str, page: int, page_size: int) -> list[str]:
+        """Identifiers below a prefix as they are written, in key order; deleted ones left out."""
+        async with self._database.connection(WRITE_TIMEOUT_S) as connection:
+            rows = await connection.fetch(
+                "SELECT handle FROM identifier WHERE key >= $1 AND key < $2 AND NOT deleted"
+                " ORDER BY key OFFSET $3 LIMIT $4",
+                *_key_range(prefix_key),
+                page * page_size,
+                page_size,
+            )
+        return [row["handle"] for row in rows]
+
+    async def scan(
+        self, prefix_key: str | None = None, page_size: int = 2_000
+    ) -> AsyncIterator[Record]:
+        """Every record that is not deleted, in key order, page by page (memory stays flat)."""
+        after, end = _key_range(prefix_key) if prefix_key else ("", "\U0010ffff")
+        while True:
+            async with self._database.connection(WRITE_TIMEOUT_S) as connection:
+                rows = await connection.fetch(
+                    f"SELECT {_COLUMNS} FROM identifier"
+                    " WHERE key > $1 AND key < $2 AND NOT deleted ORDER BY key LIMIT $3",
+                    after,
+                    end,
+                    page_size,
+                )
+            for row in rows:
+                yield _record(row)
+            if len(rows) < page_size:
+                return
+            after = rows[-1]["key"]
+
+    async def count(self, prefix_key: str | None = None) -> int:
+        """Identifiers registered and not deleted, of one prefix or of all."""
+        async with self._database.connection() as connection:
+            total = await connection.fetchval(
+                "SELECT coalesce(sum(added - removed), 0)::bigint FROM registration_tally"
+                " WHERE $1::text IS NULL OR prefix_key = $1",
+                prefix_key,
+            )
+        return int(total)
+
+    async def history(self, key: str) -> list[HistoryEntry]:
+        """Every version of a record, oldest first; each is the next one's before."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                f"SELECT {_COLUMNS}, actor, door, at FROM ("
+                f" SELECT {_COLUMNS}, change_id FROM identifier_history WHERE key = $1"
+                f" UNION ALL SELECT {_COLUMNS}, change_id FROM identifier WHERE key = $1"
+                ") versions JOIN change ON change.id = change_id ORDER BY version",
+                key,
+            )
+        return [HistoryEntry(_record(row), row["actor"], row["door"], row["at"]) for row in rows]
+
+    async def _in_prefix(self, identifier: Identifier, write: _Write) -> Written | Refused:
+        async with self._database.connection(WRITE_TIMEOUT_S) as connection:
+            for _ in range(_RACES_MAX):
+                try:
+                    async with connection.transaction():
+                        refusal = await prefix_refusal(connection, identifier.prefix_key)
+                        return refusal or await write(connection)
+                except asyncpg.DeadlockDetectedError:
+                    await asyncio.sleep(0)
+        return Refused(ResponseCode.SERVER_TOO_BUSY, "Too many writers of this identifier")
+
+
+async def prefix_refusal(connection: Connection, prefix_key: str) -> Refused | None:
+    """Why nothing may be written below a prefix now, or None; holds the prefix until commit."""
+    row = await connection.fetchrow(
+        "SELECT mode, suspended_at FROM prefix WHERE key = $1 FOR SHARE", prefix_key
+    )
+    if row is None:
+        return Refused(ResponseCode.SERVER_NOT_RESPONSIBLE, "That prefix doesn't live here")
+    if row["suspended_at"] is not None:
+        return Refused(ResponseCode.SERVER_NOT_RESPONSIBLE, "That prefix is suspended")
+    if row["mode"] != "hosted":
+        return Refused(
+            ResponseCode.SERVER_NOT_RESPONSIBLE, "That prefix is run by its enterprise node"
+        )
+    return None
+
+
+async def add_change(connection: Connection, author: Author) -> int:
+    """Write down who changes the book; returns the number of the change."""
+    return int(
+        await connection.fetchval(
+            "INSERT INTO change (actor, door, detail) VALUES ($1, $2, $3) RETURNING id",
+            author.actor,
+            author.door,
+            author.detail,
+        )
+    )
+
+
+async def _locked(connection: Connection, key: str) -> asyncpg.Record | None:
+    return await connection.fetchrow(_FETCH + " FOR UPDATE", key)
+
+
+async def _insert(
+    connection: Connection,
+    identifier: Identifier,
+    data: bytes,
+    author: Author,
+    now_s: float,
+) -> int | None:
+    change_id = await add_change(connection, author)
+    version = await connection.fetchval(
+        "INSERT INTO identifier"
+        " (key, handle, version, first_version, change_id, changed_at, deleted, data)"
+        " SELECT $1, $2, v, v, $3, $4, false, $5 FROM (SELECT nextval('record_version') AS v) n"
+        " ON CONFLICT (key) DO NOTHING RETURNING version",
+        identifier.key,
+        identifier.text,
+        change_id,
+        _at(now_s),
+        data,
+    )
+    return None if version is None else int(version)
+
+
+async def _update(
+    connection: Connection,
+    identifier: Identifier,
+    data: bytes,
+    author: Author,
+    now_s: float,
+    *,
+    deleted: bool = False,
+) -> int:
+    # The trigger keeps the old row as history, takes the version and writes the outbox row.
+    return int(
+        await connection.fetchval(
+            "UPDATE identifier SET handle = $2, change_id = $3, changed_at = $4, deleted = $5,"
+            " data = $6 WHERE key = $1 RETURNING version",
+            identifier.key,
+            identifier.text,
+            await add_change(connection, author),
+            _at(now_s),
+            deleted,
+            data,
+        )
+    )
+
+
+def _record(row: asyncpg.Record) -> Record:
+    values = values_from_wire(row["data"], timestamp_s=int(row["changed_at"].timestamp()))
+    return Record(row["handle"], row["version"], values, row["deleted"])
+
+
+def _new(identifier: Identifier, version: int, data: bytes, now_s: float) -> Record:
+    return Record(identifier.text, version, values_from_wire(data, timestamp_s=int(now_s)))
+
+
+def _spelled(identifier: Identifier, record: Record) -> Identifier:
+    """The identifier in the spelling under which it was registered."""
+    return Identifier(record.handle, identifier.key, identifier.prefix, identifier.suffix)
+
+
+def _at(now_s: float) -> datetime:
+    return datetime.fromtimestamp(now_s, UTC)
+
+
+def _key_range(prefix_key: str) -> tuple[str, str]:
+    # "0" is the character after "/": every key prefix/… lies between.
+    return f"{fold(prefix_key)}/", f"{fold(prefix_key)}0"
