@@ -66,6 +66,18 @@ class Flushing:
                 self._counting.forget(journal)
             self.flushed_at_s = now_s
 
+    async def finish(self) -> None:
+        """The last flush of a process that counts no more: complete and remove its journals.
+
+        Raises:
+            RegistryUnavailableError (from `connect`): if PostgreSQL is away; the files stay,
+                and the next start adopts them.
+        """
+        async with self._lock:
+            for journal in self._counting.journals:
+                await self._complete(journal.snapshot())
+                _remove(journal.path)
+
     async def adopt(self, now_s: float) -> int:
         """Complete the journals of dead owners and name the lost ones; returns how many.
 

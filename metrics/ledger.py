@@ -17,7 +17,7 @@ from asyncpg.pool import PoolConnectionProxy
 from metrics.journal import CountMeaning, Snapshot, SourceMeaning
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
-ClassTotals: TypeAlias = "Counter[tuple[str, str, str, str]]"
+ClassTotals: TypeAlias = Counter[tuple[str, str, str, str]]
 """Counts by (level, channel, outcome, caller class)."""
 
 FLUSH_TIMEOUT_S = 20.0

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 
-import asyncpg
+from registry.database import Connection
 
 # Any fixed number: one migration at a time on one database.
 _LOCK = 0x69646E6F6465
@@ -36,7 +36,7 @@ def migrations() -> list[Migration]:
     return sorted(found, key=lambda migration: migration.number)
 
 
-async def schema_number(connection: asyncpg.Connection) -> int:
+async def schema_number(connection: Connection) -> int:
     """Number of the newest migration applied, 0 for an empty database."""
     if await connection.fetchval("SELECT to_regclass('schema_migration')") is None:
         return 0
@@ -44,7 +44,7 @@ async def schema_number(connection: asyncpg.Connection) -> int:
 
 
 async def migrate(
-    connection: asyncpg.Connection, report: Callable[[Migration], None] = lambda _: None
+    connection: Connection, report: Callable[[Migration], None] = lambda _: None
 ) -> int:
     """Apply what is missing; returns how many were applied.
 
@@ -77,7 +77,7 @@ async def migrate(
     return applied
 
 
-async def require_schema(connection: asyncpg.Connection) -> None:
+async def require_schema(connection: Connection) -> None:
     """Make sure that the schema is at least the one that this program was written for.
 
     Raises:

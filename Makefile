@@ -1,0 +1,55 @@
+# One command for each thing a person does with this tree; `make` alone lists them.
+#
+#   PYTHON=/path/to/python3   the Python of .venv (3.11 or newer); default python3
+#   UPGRADE=1                 with `make lock`: take newer versions instead of keeping the locked
+
+PYTHON ?= python3
+UV ?= uv
+IN_VENV := .venv/bin/
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-emit-find-links --no-header $(if $(UPGRADE),--upgrade)
+
+# The recipes change one shared .venv: they run one after the other, also under `make -j`.
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help run install install-dev test check bench lock clean
+
+help:
+	@echo 'make run     start the node with its own stores, data in ./var (IDNODE_DATA)'
+	@echo 'make test    run the tests'
+	@echo 'make check   format, lint, types, and which package may import which'
+	@echo 'make bench   measure bulk registration'
+	@echo 'make lock    compute requirements.lock and requirements-dev.lock anew (needs uv)'
+	@echo 'make clean   remove .venv; the data folder stays'
+
+install:
+	@PYTHON='$(PYTHON)' sh .ci/install run
+
+install-dev: install
+	@PYTHON='$(PYTHON)' sh .ci/install dev
+
+# exec: signals reach the node itself, and its own exit code is what make sees.
+run: install
+	@exec $(IN_VENV)idnode up
+
+test: install-dev
+	@sh .ci/test
+
+check: install-dev
+	@$(IN_VENV)ruff format --check .
+	@$(IN_VENV)ruff check .
+	@$(IN_VENV)mypy
+	@$(IN_VENV)lint-imports
+
+bench: install
+	@exec $(IN_VENV)python -m loadtest.bulk_registration
+
+lock:
+	@command -v $(UV) >/dev/null || { echo 'make lock needs uv on the PATH' >&2; exit 1; }
+	@$(COMPILE) pyproject.toml --group pyproject.toml:build -o requirements.lock >/dev/null
+	@$(COMPILE) pyproject.toml --group pyproject.toml:dev -c requirements.lock \
+	  -o requirements-dev.lock >/dev/null
+	@echo 'Written: requirements.lock, requirements-dev.lock'
+
+clean:
+	@rm -rf .venv

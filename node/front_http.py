@@ -1,0 +1,213 @@
+"""The HTTP front: which door answers which request.
+
+Resolving goes straight from bytes to a door; writing and administration go through FastAPI.
+"""
+
+import gzip
+import logging
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from node import door_batch, door_json
+from node.door_batch import BatchDoor
+from node.door_json import JsonDoor
+from node.door_list import ListDoor
+from node.door_redirect import RedirectDoor
+from node.http_exchange import (
+    BodyTooLargeError,
+    DisconnectedError,
+    Exchange,
+    Headers,
+    Reply,
+    send_reply,
+)
+from node.pages import form_page, identifier_path, language_of
+from resolver.handle_json import error_answer
+from resolver.response_code import ResponseCode
+
+_log = logging.getLogger("idnode.http")
+
+# Smaller answers gain nothing from compression.
+GZIP_FROM_BYTES = 4_096
+FORM_SIZE_BYTES_MAX = 4_096
+_ALLOW = (b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS")
+_PREFLIGHT: Headers = [
+    (b"access-control-max-age", b"86400"),
+    (b"access-control-allow-methods", b"GET,POST,HEAD,PUT,DELETE"),
+    (
+        b"access-control-allow-headers",
+        b"X-Requested-With,Authorization,Origin,Accept,Content-Type,X-API-Key",
+    ),
+]
+_ROBOTS = b"User-agent: *\nCrawl-delay: 1\nRequest-rate: 1/1\n"
+# 1 x 1 pixel, so that browsers stop asking.
+_FAVICON = bytes.fromhex(
+    "00000100010001010000010018003000000016000000280000000100000002000000010018000000000004000000"
+    "0000000000000000000000000000000000c4812f0000000000"
+)
+# Paths that the framework serves; everything else below /api is unknown.
+FRAMEWORK_PATHS = frozenset(
+    (b"/health", b"/ready", b"/metrics", b"/openapi.json", b"/api/measures")
+)
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"))
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """The doors behind the front."""
+
+    json: JsonDoor
+    redirect: RedirectDoor
+    batch: BatchDoor
+    listing: ListDoor
+
+
+class Front:
+    """The ASGI application."""
+
+    def __init__(self, doors: Doors, framework: ASGIApp, now_s: Callable[[], float]) -> None:
+        self._doors = doors
+        self._framework = framework
+        self._now_s = now_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return  # no lifespan and no web sockets: nothing to say
+        exchange = Exchange(scope, receive)
+        try:
+            reply = await self._reply(exchange)
+        except DisconnectedError:
+            return
+        except Exception:
+            # Ours to mend: the log has the traceback, the caller one line.
+            _log.exception("request failed: %s %r", exchange.method, exchange.path[:300])
+            reply = Reply(500, error_answer(ResponseCode.ERROR, "Internal error, see the log"))
+        if reply is None:
+            await self._framework(scope, receive, _with_cors(exchange, send))
+            return
+        _finish(exchange, reply)
+        await send_reply(send, reply, with_body=exchange.method != "HEAD")
+
+    async def _reply(self, exchange: Exchange) -> Reply | None:
+        """The reply of a door, or None for what the framework answers."""
+        path, method = exchange.path, exchange.method
+        if method == "OPTIONS":
+            return _options(exchange)
+        if method not in _METHODS:
+            return _unknown_method(method)
+        if path.startswith(door_json.PATH):
+            if method in ("PUT", "DELETE"):
+                return None
+            return await self._doors.json.answer(exchange, self._now_s())
+        if path == b"/api" or path.startswith(b"/api/"):
+            return await self._api(exchange, path, method)
+        if path in FRAMEWORK_PATHS:
+            return None
+        return await self._web(exchange, path, method)
+
+    async def _api(self, exchange: Exchange, path: bytes, method: str) -> Reply | None:
+        is_read = method in ("GET", "HEAD")
+        if path == door_batch.PATH and method == "POST":
+            return await self._doors.batch.answer(exchange, self._now_s())
+        if path == b"/api/handles" and is_read:
+            return await self._doors.listing.identifiers(exchange, self._now_s())
+        if path == b"/api/prefixes" and is_read:
+            return await self._doors.listing.prefixes(exchange, self._now_s())
+        if path == b"/api/site" and is_read:
+            return self._doors.listing.site()
+        if path == b"/api/handles" and method == "POST":
+            return None
+        if path in FRAMEWORK_PATHS:
+            return None
+        return _unknown_endpoint(exchange)
+
+    async def _web(self, exchange: Exchange, path: bytes, method: str) -> Reply:
+        if method in ("PUT", "DELETE"):
+            return _unknown_method(method)
+        if path in (b"/", b""):
+            return await _root(exchange)
+        if method == "POST":
+            return _unknown_method(method)
+        if path == b"/favicon.ico":
+            return Reply(200, _FAVICON, b"image/x-icon")
+        if path == b"/robots.txt":
+            return Reply(200, _ROBOTS, b"text/plain")
+        if path == b"/help.html":
+            return Reply(302, content_type=None, headers=[(b"location", b"/")])
+        return await self._doors.redirect.answer(exchange, self._now_s())
+
+
+async def _root(exchange: Exchange) -> Reply:
+    if exchange.method != "POST":
+        return form_page(language_of(exchange.header(b"accept-language")))
+    try:
+        form = parse_qs((await exchange.body(FORM_SIZE_BYTES_MAX)).decode("utf-8", "replace"))
+    except (BodyTooLargeError, ValueError) as error:
+        return Reply(400, error_answer(ResponseCode.PROTOCOL_ERROR, str(error)))
+    asked = form.get("hdl", [""])[0].strip()
+    location = identifier_path(asked) if asked else "/"
+    return Reply(303, content_type=None, headers=[(b"location", location.encode("ascii"))])
+
+
+def _options(exchange: Exchange) -> Reply:
+    preflight = exchange.header(b"access-control-request-method") is not None
+    if preflight and exchange.header(b"origin") is not None:
+        return Reply(200, content_type=None, headers=list(_PREFLIGHT))
+    return Reply(200, content_type=None, headers=[_ALLOW])
+
+
+def _unknown_method(method: str) -> Reply:
+    # The reference answers 501; a method that is known but not served here is 405
+    # (RFC 9110 §15.5.6), and no client input may look like a failure of the node.
+    body = error_answer(ResponseCode.PROTOCOL_ERROR, f"Unknown method {method[:40]}")
+    return Reply(405, body, headers=[_ALLOW])
+
+
+def _unknown_endpoint(exchange: Exchange) -> Reply:
+    shown = exchange.path[:300].decode("ascii", "replace")
+    message = f"Unknown HTTP API endpoint {exchange.method} {shown}"
+    return Reply(404, error_answer(ResponseCode.PROTOCOL_ERROR, message))
+
+
+def _finish(exchange: Exchange, reply: Reply) -> None:
+    """What every answer gets: the caller's origin, and compression where it pays."""
+    reply.headers.extend(_cors(exchange))
+    if len(reply.body) >= GZIP_FROM_BYTES and _accepts_gzip(exchange):
+        reply.body = gzip.compress(reply.body, 1, mtime=0)
+        reply.headers.append((b"content-encoding", b"gzip"))
+
+
+def _accepts_gzip(exchange: Exchange) -> bool:
+    for part in (exchange.header(b"accept-encoding") or "").split(",")[:20]:
+        coding, _, parameter = part.partition(";")
+        if coding.strip().lower() == "gzip":
+            return parameter.replace(" ", "").lower() not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
+
+
+def _cors(exchange: Exchange) -> Headers:
+    origin = exchange.header(b"origin")
+    if not origin or not origin.isprintable():
+        return []
+    return [
+        (b"access-control-allow-origin", origin.encode("latin-1")),
+        (b"vary", b"Origin"),
+        (b"access-control-expose-headers", b"Content-Length"),
+    ]
+
+
+def _with_cors(exchange: Exchange, send: Send) -> Send:
+    extra = _cors(exchange)
+    if not extra:
+        return send
+
+    async def sending(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", []), *extra]
+        await send(message)
+
+    return sending

@@ -1,0 +1,180 @@
+"""One HTTP exchange below the framework: what was asked, and the reply as bytes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from starlette.types import Receive, Scope, Send
+
+JSON = b"application/json;charset=utf-8"
+HTML = b"text/html;charset=utf-8"
+
+# More parameters than a resolution can mean anything by.
+PARAMETERS_MAX = 1_000
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class BadRequestError(Exception):
+    """What was sent cannot be understood; the message says what, where and what was expected."""
+
+
+class BodyTooLargeError(Exception):
+    """The body is longer than this door reads."""
+
+
+class DisconnectedError(Exception):
+    """The caller went away before the body was complete."""
+
+
+@dataclass(slots=True)
+class Reply:
+    """A complete answer; `headers` come besides type and length."""
+
+    status: int
+    body: bytes = b""
+    content_type: bytes | None = JSON
+    headers: Headers = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Exchange:
+    """The request of one exchange, read as far as needed."""
+
+    scope: Scope
+    receive: Receive
+
+    @property
+    def method(self) -> str:
+        return str(self.scope["method"])
+
+    @property
+    def path(self) -> bytes:
+        """The path as it was sent, percent-encoded, without the query."""
+        return bytes(self.scope.get("raw_path") or self.scope["path"].encode())
+
+    @property
+    def is_secure(self) -> bool:
+        return bool(self.scope.get("scheme") == "https")
+
+    @property
+    def peer(self) -> str:
+        client = self.scope.get("client")
+        return str(client[0]) if client else ""
+
+    def header(self, name: bytes) -> str | None:
+        """The first header `name` (lower case), or None."""
+        for key, value in self.scope["headers"]:
+            if key == name:
+                return str(value.decode("latin-1"))
+        return None
+
+    def parameters(self) -> "Parameters":
+        """The parameters of the query.
+
+        Raises:
+            BadRequestError: for more of them than are read.
+        """
+        return Parameters.from_form(bytes(self.scope.get("query_string") or b""))
+
+    async def body(self, size_bytes_max: int) -> bytes:
+        """The whole body.
+
+        Raises:
+            BodyTooLargeError: if it is longer; the rest is not read.
+            DisconnectedError: if the caller went away.
+        """
+        length = self.header(b"content-length")
+        if length is not None and length.isdigit() and int(length[:19]) > size_bytes_max:
+            raise BodyTooLargeError(f"body is {length} bytes, at most {size_bytes_max} are read")
+        parts: list[bytes] = []
+        size_bytes = 0
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise DisconnectedError
+            part = message.get("body", b"")
+            size_bytes += len(part)
+            if size_bytes > size_bytes_max:
+                raise BodyTooLargeError(f"body is longer than {size_bytes_max} bytes")
+            parts.append(part)
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Named parameters, each with its values in order."""
+
+    values: Mapping[str, list[str]]
+
+    @classmethod
+    def from_form(cls, form: bytes) -> "Parameters":
+        """Read a query or a form body; broken UTF-8 becomes U+FFFD."""
+        found: dict[str, list[str]] = {}
+        try:
+            pairs = parse_qsl(
+                form.decode("latin-1"),
+                keep_blank_values=True,
+                encoding="utf-8",
+                errors="replace",
+                max_num_fields=PARAMETERS_MAX,
+            )
+        except ValueError:
+            raise BadRequestError(f"more than {PARAMETERS_MAX} parameters") from None
+        for name, value in pairs:
+            found.setdefault(name, []).append(value)
+        return cls(found)
+
+    @classmethod
+    def from_document(cls, document: object) -> "Parameters":
+        """Read a JSON object of strings, numbers, booleans and lists of them."""
+        if not isinstance(document, dict):
+            raise BadRequestError("body: expected a JSON object of parameters")
+        found: dict[str, list[str]] = {}
+        for name, value in document.items():
+            items = value if isinstance(value, list) else [value]
+            if len(items) > PARAMETERS_MAX:
+                raise BadRequestError(f"{name}: more than {PARAMETERS_MAX} values")
+            found[name] = [_plain(name, item) for item in items]
+        return cls(found)
+
+    def all(self, name: str) -> list[str]:
+        return self.values.get(name, [])
+
+    def first(self, name: str) -> str | None:
+        values = self.values.get(name)
+        return values[0] if values else None
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """True when present and empty, "yes" or "true" (Handle.Net: HTTP API)."""
+        value = self.first(name)
+        return default if value is None else value.lower() in ("", "yes", "true")
+
+
+def _plain(name: str, item: object) -> str:
+    if isinstance(item, bool):
+        return "true" if item else "false"
+    if isinstance(item, str | int):
+        return str(item)
+    raise BadRequestError(f"{name}: expected text, a number, true or false")
+
+
+def decoded_path(path: bytes) -> str:
+    """The text of a percent-encoded path; bytes that are not UTF-8 become lone surrogates."""
+    return unquote_to_bytes(path).decode("utf-8", "surrogateescape")
+
+
+async def send_reply(send: Send, reply: Reply, *, with_body: bool = True) -> None:
+    """Send a reply; HEAD gets the headers alone, with the length the body would have."""
+    headers = [*reply.headers, (b"content-length", str(len(reply.body)).encode())]
+    if reply.content_type is not None:
+        headers.insert(0, (b"content-type", reply.content_type))
+    start: dict[str, Any] = {
+        "type": "http.response.start",
+        "status": reply.status,
+        "headers": headers,
+    }
+    await send(start)
+    await send({"type": "http.response.body", "body": reply.body if with_body else b""})

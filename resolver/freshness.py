@@ -1,0 +1,25 @@
+"""How long a cached entry may be believed; pure rules, the time is an argument."""
+
+from resolver.entry import Entry
+
+# While invalidations arrive, an entry is believed this long without asking again: a bound for
+# what no announcement tells (an edit by hand in the database), not the means of coherence.
+CONNECTED_S = 60.0
+# Without invalidations (Redis lost) nothing older than this is believed.
+DISCONNECTED_S = 1.0
+# "Not found" is believed briefly; a registration ends it at once.
+ABSENT_S = 5.0
+
+
+def is_fresh(entry: Entry, now_s: float, *, connected: bool) -> bool:
+    """True if `entry` may be answered as the present truth at `now_s`."""
+    cap_s = CONNECTED_S if connected else DISCONNECTED_S
+    if not entry.is_present:
+        cap_s = min(cap_s, ABSENT_S)
+    # A clock that stepped back makes an entry young, not old: bound that side, too.
+    return -cap_s < now_s - entry.fetched_at_s < cap_s
+
+
+def stale_age_s(entry: Entry, now_s: float) -> int:
+    """Seconds since `entry` was known to be right, at least 0 (RFC 8767 is the model)."""
+    return max(0, int(now_s - entry.fetched_at_s))
