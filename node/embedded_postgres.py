@@ -25,11 +25,11 @@ _LOG = logging.getLogger(__name__)
 _USER = "idnode"
 _DATABASE = "idnode"
 _SECRET = "postgres"
-# A new database takes 47 MB, its first WAL 17 to 80 MB; the rest is room for data.
+# A new database takes 48 MB with its first WAL (measured); the rest is room for data and WAL.
 _FREE_MB_NEW = 300
 # Building takes 1 to 3 s; a slow disk may take a hundred times as long.
 _BUILD_PATIENCE_S = 300.0
-# Replaying 2 GB of WAL, the most there is, took a minute on a slow disk; then something is wrong.
+# At most about 2 GB of WAL are replayed: at 2 MB/s, slower than any disk worth using, 17 minutes.
 _RECOVERY_PATIENCE_S = 1800.0
 _PAUSE_S = 0.01
 _NEWS_EVERY_S = 10.0

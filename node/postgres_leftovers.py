@@ -13,7 +13,7 @@ from pathlib import Path
 
 from node.data_folder_error import DataFolderError
 
-# A fast shutdown writes a checkpoint first; 30 s were enough for 2 GB on a slow disk.
+# A fast shutdown writes a checkpoint first: at most the 256 MB of its buffers.
 _FAST_PATIENCE_S = 30.0
 # An immediate shutdown writes nothing.
 _IMMEDIATE_PATIENCE_S = 5.0

@@ -35,7 +35,7 @@ def size_bytes(log_file: Path) -> int:
 def complaint(log_file: Path, offset_bytes: int) -> str | None:
     """The last error that was logged after `offset_bytes`, or None."""
     found = [match for line in _lines(log_file, offset_bytes) if (match := _SEVERE.search(line))]
-    return found[-1][1][:_COMPLAINT_SIZE_MAX] if found else None
+    return found[-1][1][:_COMPLAINT_SIZE_MAX].rstrip(" :") if found else None
 
 
 def last_words(log_file: Path, offset_bytes: int) -> str:

@@ -67,7 +67,7 @@ def test_a_wrong_check_character_is_named_with_the_right_one() -> None:
         ("9145020000000001", "has 16 characters, 18 are expected"),
         ("914502000000I00017", "'I' at position 13"),
         ("91450A000000000017", "'A' at position 6: characters 3 to 8"),
-        ("\uff11145020000000001XX", "'\uff11' at position 1"),
+        ("9145020000000001*X", r"'\*' at position 17"),
     ],
 )
 def test_a_malformed_credit_code_says_which_character(code: str, reason: str) -> None:
@@ -79,6 +79,10 @@ def test_codes_of_every_registering_authority_are_accepted() -> None:
     body = "N2450200000000001"
     code = body + uscc.calc_check_digit(body)
     assert enterprises.check_credit_code(f" {code[:8]}-{code[8:]} ") == code
+
+
+def test_a_code_typed_in_full_width_digits_is_read() -> None:
+    assert enterprises.check_credit_code(CODE.replace("9", "\uff19")) == CODE
 
 
 async def test_a_foreign_registration_number_is_free(database: Database) -> None:

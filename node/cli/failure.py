@@ -11,7 +11,6 @@ from node.config import ConfigError
 from node.data_folder import DataFolderError
 from node.registration import RegistrationError
 from node.start_error import StartError
-from node.supervisor import StartError
 from registry.migrate import SchemaError
 from registry.refusal import RefusalError
 from resolver.errors import ResolverError

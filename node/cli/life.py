@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from node import lifecycle
+import node.lifecycle as lifecycle
 from node.cli.context import Json, desk_of
 
 

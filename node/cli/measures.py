@@ -68,7 +68,7 @@ def _print_claim(desk: Desk, evaluation: Evaluation, claim: Verdict) -> None:
     )
     for words in claim.missing:
         write_line(f"- {_words(desk, words)}")
-    if not evaluation.is_met_by_every_reading(measure.id):
+    if claim.is_met and not evaluation.is_met_by_every_reading(measure.id):
         write_line(f"- {desk.text('measures.not_every_reading')}")
 
 
@@ -94,7 +94,7 @@ def _print_numbers(desk: Desk, numbers: tuple[MeasureNumber, ...]) -> None:
         (
             (
                 number.measure.id,
-                _words(desk, number.measure.title),
+                f"{_words(desk, number.measure.title)} ({number.reading})",
                 desk.text("word.unknown") if number.value is None else cell(number.value),
                 "" if number.is_met is None else _met(desk, number.is_met),
             )

@@ -51,7 +51,7 @@ def printable(text: str) -> str:
 
 def write_line(text: str) -> None:
     """A line on standard output."""
-    console(sys.stdout).print(Text(printable(text)))
+    console(sys.stdout).print(Text(printable(text)), soft_wrap=True)
 
 
 def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
