@@ -1,12 +1,12 @@
 """A factory's product file as rows: CSV, Excel or JSON lines, whatever its name says."""
 
 from collections.abc import Collection
+from importlib import import_module
 from pathlib import Path
 
 from node.sheet_chunk import CHUNK_ROWS, Chunk, RowProblem, Sheet, SheetError
 from node.sheet_csv import CsvSheet
 from node.sheet_jsonl import JsonlSheet
-from node.sheet_xlsx import XlsxSheet
 
 __all__ = ["CHUNK_ROWS", "Chunk", "RowProblem", "Sheet", "SheetError", "open_sheet"]
 
@@ -50,12 +50,22 @@ def open_sheet(
         ) from None
 
 
+def _workbook(
+    path: Path, sheet_name: str | None, header_row: int | None, wanted: Collection[str]
+) -> Sheet:
+    # Loaded when needed: openpyxl would slow the start of every command by a quarter second.
+    sheet: Sheet = import_module("node.sheet_xlsx").XlsxSheet(
+        path, sheet_name=sheet_name, header_row=header_row, wanted=wanted
+    )
+    return sheet
+
+
 def _opened(
     path: Path, sheet_name: str | None, header_row: int | None, wanted: Collection[str]
 ) -> Sheet:
     head = _head(path)
     if head.startswith(_ZIP):
-        return XlsxSheet(path, sheet_name=sheet_name, header_row=header_row, wanted=wanted)
+        return _workbook(path, sheet_name, header_row, wanted)
     if sheet_name is not None:
         raise SheetError(f"{path}: is not an .xlsx workbook, so it has no sheet {sheet_name!r}")
     if _is_json(path, head):

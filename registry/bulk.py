@@ -12,7 +12,7 @@ from registry.records import Author, Refused, add_change, prefix_refusal
 
 # One statement's worth: large enough that a row's share of the round trips vanishes, small
 # enough that a kill loses little and a waiting writer waits a fraction of a second.
-CHUNK_ROWS = 10_000
+CHUNK_ROWS = 20_000
 CHUNK_TIMEOUT_S = 120.0
 
 StagedRow = tuple[str, str, bytes]
@@ -34,9 +34,12 @@ _MOVE = """
                 changed_at = excluded.changed_at, deleted = false, data = excluded.data
             WHERE i.deleted OR i.handle <> excluded.handle OR i.data <> excluded.data
         RETURNING version = first_version AS added
+    ), counted AS (
+        SELECT count(*) FILTER (WHERE added) AS added,
+               count(*) FILTER (WHERE NOT added) AS changed
+        FROM written
     )
-    SELECT count(*) FILTER (WHERE added) AS added, count(*) FILTER (WHERE NOT added) AS changed
-    FROM written"""
+    SELECT added, changed, note_registered($3, $2, added) FROM counted"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,11 @@ class BulkRegistration:
                     "staging", records=rows, timeout=CHUNK_TIMEOUT_S
                 )
                 moved = await self._connection.fetchrow(
-                    _MOVE, change_id, datetime.fromtimestamp(now_s, UTC), timeout=CHUNK_TIMEOUT_S
+                    _MOVE,
+                    change_id,
+                    datetime.fromtimestamp(now_s, UTC),
+                    self._prefix_key,
+                    timeout=CHUNK_TIMEOUT_S,
                 )
                 assert moved is not None
         except Exception as error:

@@ -312,7 +312,10 @@ async def _insert(
         _at(now_s),
         data,
     )
-    return None if version is None else int(version)
+    if version is None:
+        return None
+    await connection.execute("SELECT note_registered($1, $2, 1)", identifier.prefix_key, _at(now_s))
+    return int(version)
 
 
 async def _update(

@@ -1,11 +1,14 @@
 """`idnode up`, `idnode serve` and the worker that they start."""
 
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-import node.lifecycle as lifecycle
 from node.cli.context import Json, desk_of
+
+# Loaded when needed: the server's libraries would slow every other command by half a second.
+_LIFECYCLE = "node.lifecycle"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -16,11 +19,11 @@ def add_to(app: typer.Typer) -> None:
 
 
 def up(context: typer.Context, as_json: Json = False) -> None:
-    lifecycle.up(desk_of(context).config)
+    import_module(_LIFECYCLE).up(desk_of(context).config)
 
 
 def serve(context: typer.Context, as_json: Json = False) -> None:
-    lifecycle.serve(desk_of(context).config)
+    import_module(_LIFECYCLE).serve(desk_of(context).config)
 
 
 def worker(
@@ -28,4 +31,4 @@ def worker(
     fd: Annotated[int, typer.Argument(metavar="FD", help="arg.worker.fd")],
     as_json: Json = False,
 ) -> None:
-    lifecycle.worker(desk_of(context).config, fd)
+    import_module(_LIFECYCLE).worker(desk_of(context).config, fd)

@@ -107,22 +107,20 @@ END $$;
 CREATE TRIGGER identifier_changed BEFORE UPDATE ON identifier
     FOR EACH ROW EXECUTE FUNCTION identifier_changed();
 
--- New identifiers: counted, and announced once a prefix, for what is cached as "not found".
-CREATE FUNCTION identifiers_registered() RETURNS trigger LANGUAGE plpgsql AS $$
+-- Called by whoever inserts, in the transaction of the insert: counts new identifiers, and has
+-- what is cached as "not found" below the prefix announced as outdated. (A statement trigger with
+-- a transition table would do it unasked, and cost bulk registration an eighth of its rate.)
+CREATE FUNCTION note_registered(prefix text, at timestamptz, number bigint) RETURNS void
+LANGUAGE plpgsql AS $$
 BEGIN
-    WITH counted AS (
-        INSERT INTO registration_tally AS t (prefix_key, day, shard, added)
-        SELECT split_part(key, '/', 1), shanghai_day(changed_at), pg_backend_pid() % 16, count(*)
-        FROM registered GROUP BY 1, 2
-        ON CONFLICT (prefix_key, day, shard) DO UPDATE SET added = t.added + excluded.added
-        RETURNING prefix_key
-    )
-    INSERT INTO outbox (topic, key) SELECT DISTINCT 'registered', prefix_key FROM counted;
-    RETURN NULL;
+    IF number = 0 THEN
+        RETURN;
+    END IF;
+    INSERT INTO registration_tally AS t (prefix_key, day, shard, added)
+    VALUES (prefix, shanghai_day(at), pg_backend_pid() % 16, number)
+    ON CONFLICT (prefix_key, day, shard) DO UPDATE SET added = t.added + excluded.added;
+    INSERT INTO outbox (topic, key) VALUES ('registered', prefix);
 END $$;
-CREATE TRIGGER identifiers_registered AFTER INSERT ON identifier
-    REFERENCING NEW TABLE AS registered
-    FOR EACH STATEMENT EXECUTE FUNCTION identifiers_registered();
 
 CREATE FUNCTION identifier_stays() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
