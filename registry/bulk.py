@@ -1,45 +1,53 @@
-"""Bulk registration: rows staged by COPY, then moved into the book in one statement a chunk."""
+"""Bulk registration: chunks of rows by COPY, at the speed of the table they end in."""
 
-from collections.abc import AsyncIterator, Sequence
+import struct
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 import asyncpg
 
-from registry.database import Database, is_away, unreachable
+from registry.database import Connection, Database, is_away, unreachable
 from registry.records import Author, Refused, add_change, prefix_refusal
 
-# One statement's worth: large enough that a row's share of the round trips vanishes, small
-# enough that a kill loses little and a waiting writer waits a fraction of a second.
+# One transaction's worth: large enough that a row's share of the commit vanishes, small enough
+# that a kill loses little and a waiting writer waits a fraction of a second.
 CHUNK_ROWS = 20_000
 CHUNK_TIMEOUT_S = 120.0
 
-StagedRow = tuple[str, str, bytes]
+StagedRow: TypeAlias = tuple[str, str, bytes]
 """Key, handle as written, values in canonical encoding with timestamps 0."""
 
+_COLUMNS = ("key", "handle", "change_id", "changed_at", "deleted", "data")
 _STAGING = """
-    CREATE TEMP TABLE IF NOT EXISTS staging
-        (key text COLLATE "C", handle text COLLATE "C", data bytea) ON COMMIT DELETE ROWS"""
-# Sorted, so that neighbours land on the same index pages and two writers lock in one order.
-# An unchanged row is not touched: a second run over the same file writes nothing.
+    CREATE TEMP TABLE staging (
+        key text COLLATE "C", handle text COLLATE "C", change_id bigint,
+        changed_at timestamptz, deleted boolean, data bytea
+    ) ON COMMIT DELETE ROWS"""
+# Sorted, so that two writers lock in one order. An unchanged row is not touched: a second run
+# over the same file writes nothing.
 _MOVE = """
     WITH written AS (
-        INSERT INTO identifier AS i
-            (key, handle, version, first_version, change_id, changed_at, deleted, data)
-        SELECT key, handle, v, v, $1, $2, false, data
-        FROM (SELECT *, nextval('record_version') AS v FROM staging ORDER BY key) staged
+        INSERT INTO identifier AS i (key, handle, change_id, changed_at, deleted, data)
+        SELECT key, handle, change_id, changed_at, deleted, data FROM staging ORDER BY key
         ON CONFLICT (key) DO UPDATE
             SET handle = excluded.handle, change_id = excluded.change_id,
                 changed_at = excluded.changed_at, deleted = false, data = excluded.data
             WHERE i.deleted OR i.handle <> excluded.handle OR i.data <> excluded.data
         RETURNING version = first_version AS added
-    ), counted AS (
-        SELECT count(*) FILTER (WHERE added) AS added,
-               count(*) FILTER (WHERE NOT added) AS changed
-        FROM written
     )
-    SELECT added, changed, note_registered($3, $2, added) FROM counted"""
+    SELECT count(*) FILTER (WHERE added) AS added, count(*) FILTER (WHERE NOT added) AS changed
+    FROM written"""
+
+# The binary format of COPY: PostgreSQL documentation, "COPY", File Formats.
+_COPY_HEAD = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
+_COPY_TAIL = b"\xff\xff"
+_FIELDS = struct.pack(">h", len(_COLUMNS))
+_PIECE_SIZE_BYTES = 256 * 1024
+# Microseconds from 1970-01-01 to 2000-01-01, where PostgreSQL's timestamps begin.
+_EPOCH_US = 946_684_800_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,58 +63,115 @@ class RegistrationRefusedError(Exception):
     """Nothing may be written below this prefix now; the message says why."""
 
 
+class RowFormat:
+    """Rows of one change in the binary format of COPY."""
+
+    def __init__(self, change_id: int, now_s: float) -> None:
+        changed_at_us = int(now_s) * 1_000_000 - _EPOCH_US
+        self._between = struct.pack(">iqiqi?i", 8, change_id, 8, changed_at_us, 1, False, 0)[:-4]
+
+    def row(self, key: bytes, handle: bytes, data: bytes) -> bytes:
+        """One row; `key` and `handle` in UTF-8."""
+        return b"".join(
+            (
+                _FIELDS,
+                len(key).to_bytes(4, "big"),
+                key,
+                len(handle).to_bytes(4, "big"),
+                handle,
+                self._between,
+                len(data).to_bytes(4, "big"),
+                data,
+            )
+        )
+
+
 class BulkRegistration:
     """Chunks of rows into one prefix; each chunk is committed before `write` returns.
+
+    A chunk of new identifiers is copied straight into the book. Where one of them is there
+    already the whole chunk goes through a staging table instead, and so do the next ones until
+    a chunk is all new again.
 
     A kill at any moment leaves whole chunks: rows of committed chunks are registered and
     announced through the outbox, the others are not there. Running the same file again adds
     what is missing and leaves the rest untouched.
     """
 
-    def __init__(
-        self, connection: "asyncpg.Connection[asyncpg.Record]", prefix_key: str, author: Author
-    ) -> None:
+    def __init__(self, connection: Connection, prefix_key: str, change_id: int) -> None:
         self._connection = connection
         self._prefix_key = prefix_key
-        self._author = author
-        self._change_id: int | None = None
+        self._all_new = True
+        self.change_id = change_id
 
     async def write(self, rows: Sequence[StagedRow], now_s: float) -> ChunkResult:
-        """Register `rows`, whose keys differ, in one transaction.
+        """Register `rows`, whose keys differ. Raises as `write_formatted`."""
+        form = RowFormat(self.change_id, now_s)
+        formatted = (form.row(key.encode(), handle.encode(), data) for key, handle, data in rows)
+        return await self.write_formatted(formatted, len(rows), now_s)
+
+    async def write_formatted(
+        self, rows: Iterable[bytes], number: int, now_s: float
+    ) -> ChunkResult:
+        """Register `number` rows from `RowFormat`, whose keys differ, in one transaction.
 
         Raises:
             RegistrationRefusedError: if the prefix was suspended or taken away meanwhile.
             RegistryUnavailableError: if PostgreSQL went away; the chunk may or may not be there.
         """
+        payload = b"".join((_COPY_HEAD, *rows, _COPY_TAIL))
         try:
-            async with self._connection.transaction():
-                refusal = await prefix_refusal(self._connection, self._prefix_key)
-                if refusal is not None:
-                    raise RegistrationRefusedError(_reason(refusal))
-                change_id = await self._change()
-                await self._connection.copy_records_to_table(
-                    "staging", records=rows, timeout=CHUNK_TIMEOUT_S
-                )
-                moved = await self._connection.fetchrow(
-                    _MOVE,
-                    change_id,
-                    datetime.fromtimestamp(now_s, UTC),
-                    self._prefix_key,
-                    timeout=CHUNK_TIMEOUT_S,
-                )
-                assert moved is not None
+            if self._all_new:
+                try:
+                    return await self._copied(payload, number, now_s)
+                except asyncpg.UniqueViolationError:
+                    self._all_new = False
+            result = await self._moved(payload, number, now_s)
         except Exception as error:
             if is_away(error):
                 raise unreachable(error) from error
             raise
-        self._change_id = change_id
-        written = int(moved["added"]) + int(moved["changed"])
-        return ChunkResult(moved["added"], moved["changed"], len(rows) - written)
+        self._all_new = result.added == number
+        return result
 
-    async def _change(self) -> int:
-        if self._change_id is None:
-            return await add_change(self._connection, self._author)
-        return self._change_id
+    async def _copied(self, payload: bytes, number: int, now_s: float) -> ChunkResult:
+        async with self._connection.transaction():
+            await self._begin()
+            await self._copy("identifier", payload)
+            await self._note_registered(number, now_s)
+        return ChunkResult(number, 0, 0)
+
+    async def _moved(self, payload: bytes, number: int, now_s: float) -> ChunkResult:
+        async with self._connection.transaction():
+            await self._begin()
+            await self._copy("staging", payload)
+            moved = await self._connection.fetchrow(_MOVE, timeout=CHUNK_TIMEOUT_S)
+            assert moved is not None
+            await self._note_registered(moved["added"], now_s)
+        written = int(moved["added"]) + int(moved["changed"])
+        return ChunkResult(moved["added"], moved["changed"], number - written)
+
+    async def _begin(self) -> None:
+        refusal = await prefix_refusal(self._connection, self._prefix_key)
+        if refusal is not None:
+            raise RegistrationRefusedError(_reason(refusal))
+
+    async def _copy(self, table: str, payload: bytes) -> None:
+        await self._connection.copy_to_table(
+            table,
+            source=_pieces(payload),
+            columns=_COLUMNS,
+            format="binary",
+            timeout=CHUNK_TIMEOUT_S,
+        )
+
+    async def _note_registered(self, number: int, now_s: float) -> None:
+        await self._connection.execute(
+            "SELECT note_registered($1, $2, $3)",
+            self._prefix_key,
+            datetime.fromtimestamp(now_s, UTC),
+            number,
+        )
 
 
 @asynccontextmanager
@@ -121,9 +186,15 @@ async def bulk_registration(
     connection = await database.dedicated()
     try:
         await connection.execute(_STAGING)
-        yield BulkRegistration(connection, prefix_key, author)
+        yield BulkRegistration(connection, prefix_key, await add_change(connection, author))
     finally:
         connection.terminate()
+
+
+async def _pieces(payload: bytes) -> AsyncIterator[bytes]:
+    """In pieces, so that the server inserts the first rows while the last are on their way."""
+    for start in range(0, len(payload), _PIECE_SIZE_BYTES):
+        yield payload[start : start + _PIECE_SIZE_BYTES]
 
 
 def _reason(refusal: Refused) -> str:

@@ -303,8 +303,8 @@ async def _insert(
     change_id = await add_change(connection, author)
     version = await connection.fetchval(
         "INSERT INTO identifier"
-        " (key, handle, version, first_version, change_id, changed_at, deleted, data)"
-        " SELECT $1, $2, v, v, $3, $4, false, $5 FROM (SELECT nextval('record_version') AS v) n"
+        " (key, handle, change_id, changed_at, deleted, data)"
+        " VALUES ($1, $2, $3, $4, false, $5)"
         " ON CONFLICT (key) DO NOTHING RETURNING version",
         identifier.key,
         identifier.text,

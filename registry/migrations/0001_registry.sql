@@ -40,12 +40,13 @@ CREATE TABLE change (
 
 -- One row an identifier, found by one index look-up: the primary key of one hash partition.
 -- `data` holds all values in the canonical encoding (resolver/record.py); a value's timestamp 0
--- means changed_at. A deleted identifier keeps its row, so that its version stays.
+-- means changed_at. Defaults are taken in the order of the columns, so that a new row's two
+-- versions are one number. A deleted identifier keeps its row, so that its version stays.
 CREATE TABLE identifier (
     key           text COLLATE "C" NOT NULL,
     handle        text COLLATE "C" NOT NULL,
-    version       bigint      NOT NULL,
-    first_version bigint      NOT NULL,
+    version       bigint      NOT NULL DEFAULT nextval('record_version'),
+    first_version bigint      NOT NULL DEFAULT currval('record_version'),
     change_id     bigint      NOT NULL,
     changed_at    timestamptz NOT NULL,
     deleted       boolean     NOT NULL,
