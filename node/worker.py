@@ -135,6 +135,9 @@ class Worker:
         if self._operations.is_draining:
             return
         await self._server.serve(sockets=[listening])
+        # Whoever is still there now gets no answer any more: from here on nothing is counted.
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
 
     def drain(self) -> None:
         """Accept nothing new and finish what was accepted; safe to call twice."""
@@ -250,6 +253,15 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def _wait_tasks_to_complete(self) -> None:
+        # A connection that was accepted just before the port was let go is not among those that
+        # were asked to end, and would be answered for ever.
+        while self.server_state.connections:
+            for connection in list(self.server_state.connections):
+                connection.shutdown()
+            await asyncio.sleep(0.05)
+        await super()._wait_tasks_to_complete()
 
 
 def run(config: Config, descriptor: int, now_s: Callable[[], float]) -> None:

@@ -1,6 +1,7 @@
 """Connections to PostgreSQL: bounded in number and in time, and never left hanging."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -92,12 +93,11 @@ class Database:
         except _AWAY as error:
             # A connection that did not answer is cut, not waited for: asyncpg would first ask the
             # silent server to cancel.
-            connection.terminate()
+            _cut(connection)
             self._note(False)
             raise RegistryUnavailableError(f"PostgreSQL did not answer: {_line(error)}") from error
         except BaseException:
-            if connection.is_in_transaction():
-                connection.terminate()
+            _cut(connection, if_in_transaction=True)
             raise
         else:
             self._note(True)
@@ -160,7 +160,16 @@ async def _release(pool: asyncpg.Pool, connection: "PoolConnectionProxy[asyncpg.
     try:
         await pool.release(connection, timeout=CONNECT_TIMEOUT_S)
     except _AWAY:
-        connection.terminate()
+        _cut(connection)
+
+
+def _cut(
+    connection: "PoolConnectionProxy[asyncpg.Record]", *, if_in_transaction: bool = False
+) -> None:
+    # A connection that the server has ended is already out of the pool, and says so.
+    with contextlib.suppress(asyncpg.InterfaceError):
+        if not if_in_transaction or connection.is_in_transaction():
+            connection.terminate()
 
 
 def unreachable(error: BaseException) -> RegistryUnavailableError:
