@@ -42,6 +42,8 @@ _log = logging.getLogger("idnode")
 FLUSH_EVERY_S = 0.5
 # The map reaches the disk this often: what a power cut can lose.
 SYNC_EVERY_S = 1.0
+# How soon a silent PostgreSQL is noticed when nobody happens to ask it.
+PING_EVERY_S = 0.5
 # How soon the journals of a worker that died are taken over by another one.
 ADOPT_EVERY_S = 5.0
 # Besides announcements: a bound for what they do not tell.
@@ -110,6 +112,7 @@ class Worker:
             self._keep_directory(),
             self._every(FLUSH_EVERY_S, self._flush),
             self._every(SYNC_EVERY_S, self._sync),
+            self._every(PING_EVERY_S, self._ping),
             self._every(ADOPT_EVERY_S, self._adopt),
         ):
             self._tasks.append(asyncio.get_running_loop().create_task(work))
@@ -229,6 +232,9 @@ class Worker:
 
     async def _flush(self) -> None:
         await self._flushing.flush(self._now_s())
+
+    async def _ping(self) -> None:
+        await self._database.ping()
 
     async def _sync(self) -> None:
         await asyncio.to_thread(self._counting.sync)

@@ -77,6 +77,11 @@ class PostgresRecords:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @property
+    def is_up(self) -> bool:
+        """False while PostgreSQL is known to be away."""
+        return self._database.is_up
+
     async def fetch(self, key: str) -> Record | None:
         """The record under `key`, deleted ones included, or None if there never was one.
 
@@ -123,7 +128,8 @@ class PostgresRecords:
                     continue  # somebody else created it since: look again
                 if not old["deleted"] and not overwrite:
                     return Refused(ResponseCode.HANDLE_ALREADY_EXISTS)
-                if not old["deleted"] and old["data"] == data:
+                is_same = old["data"] == data and old["handle"] == identifier.text
+                if not old["deleted"] and is_same:
                     return Written(_record(old), created=False, changed=False)
                 version = await _update(connection, identifier, data, author, now_s)
                 return Written(_new(identifier, version, data, now_s), created=old["deleted"])

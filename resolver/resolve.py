@@ -27,6 +27,10 @@ _FILLS_MAX = 256
 class RecordSource(Protocol):
     """The truth about records."""
 
+    @property
+    def is_up(self) -> bool:
+        """False while it is known to be away: answers are then the last ones known."""
+
     async def fetch(self, key: str) -> Record | None:
         """The record, deleted ones included, or None if there never was one.
 
@@ -177,7 +181,7 @@ class Resolver:
             return None
         entry = self._hot.fresh(identifier.key, identifier.prefix_key, now_s)
         self.lookups.add("l1", "miss" if entry is None else "hit")
-        return None if entry is None else _resolution(entry, state, None)
+        return None if entry is None else self._resolution(entry, state, now_s, is_stale=False)
 
     def _answer(
         self, identifier: Identifier, fetched: "_Fetched | RegistryUnavailableError", now_s: float
@@ -186,7 +190,16 @@ class Resolver:
         if isinstance(fetched, RegistryUnavailableError):
             return Resolution(ResponseCode.SERVER_TOO_BUSY, state, message=str(fetched))
         entry, is_stale = fetched
-        return _resolution(entry, state, stale_age_s(entry, now_s) if is_stale else None)
+        return self._resolution(entry, state, now_s, is_stale=is_stale)
+
+    def _resolution(
+        self, entry: Entry, state: PrefixState | None, now_s: float, *, is_stale: bool
+    ) -> Resolution:
+        if not entry.is_present:
+            return Resolution(ResponseCode.HANDLE_NOT_FOUND, state)
+        is_last_known = is_stale or not self._records.is_up
+        age_s = stale_age_s(entry, now_s) if is_last_known else None
+        return Resolution(ResponseCode.SUCCESS, state, entry, stale_age_s=age_s)
 
     async def _fetch(
         self, identifiers: Iterable[Identifier], now_s: float, authoritative: bool
@@ -354,9 +367,3 @@ class Resolver:
 def _version(records: dict[str, Record], flight: _Flight) -> int:
     record = records.get(flight.identifier.key)
     return 0 if record is None else record.version
-
-
-def _resolution(entry: Entry, state: PrefixState | None, age_s: int | None) -> Resolution:
-    if not entry.is_present:
-        return Resolution(ResponseCode.HANDLE_NOT_FOUND, state)
-    return Resolution(ResponseCode.SUCCESS, state, entry, stale_age_s=age_s)
