@@ -144,7 +144,7 @@ class RunningNode:
         with self.output_file.open("w") as out:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "node", "up"],
-                env=self._environment(),
+                env=self.environment_for_test(),
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -169,7 +169,7 @@ class RunningNode:
         """Run a command of the command line on this node."""
         done = subprocess.run(
             [sys.executable, "-m", "node", *words],
-            env=self._environment(),
+            env=self.environment_for_test(),
             capture_output=True,
             text=True,
             timeout=120,
@@ -193,7 +193,7 @@ class RunningNode:
         self.process.kill()
         self.process.wait(10)
 
-    def _environment(self) -> dict[str, str]:
+    def environment_for_test(self) -> dict[str, str]:
         kept = {
             name: value
             for name, value in terminal_environment().items()
