@@ -134,7 +134,8 @@ async def register_file(
             columns = columns or column_map_from_columns(sheet.columns, suffix or "")
             check_columns(columns, sheet.columns)
             plan = RowPlan(prefix, columns, sheet.columns)
-            report = _Report(errors or path.with_name(f"{path.name}.errors.csv"))
+            beside = None if dry_run else path.with_name(f"{path.name}.errors.csv")
+            report = _Report(errors or beside)
             with report:
                 tally = _Tally()
                 job = _Job(sheet, plan, report, tally, on_progress, now_s)
@@ -337,9 +338,12 @@ def _quick_switching() -> Iterator[None]:
 
 
 class _Report:
-    """The file of rows that could not be registered; made when there is the first one."""
+    """The file of rows that could not be registered; made when there is the first one.
 
-    def __init__(self, path: Path) -> None:
+    Without a path (a dry run that was not told where) nothing is written.
+    """
+
+    def __init__(self, path: Path | None) -> None:
         self._path = path
         self._file: IO[str] | None = None
         self._writer: Any = None
@@ -354,7 +358,7 @@ class _Report:
 
     def add(self, problems: Sequence[RowProblem]) -> None:
         """Append rows; the file opens in Excel as it is (UTF-8 with a byte order mark)."""
-        if not problems:
+        if not problems or self._path is None:
             return
         if self._file is None:
             self._file = self._path.open("w", encoding="utf-8-sig", newline="")

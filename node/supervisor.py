@@ -18,6 +18,7 @@ from node.config import Config, terminal_environment
 from node.data_folder import DataFolder
 from node.embedded_postgres import EmbeddedPostgres
 from node.embedded_valkey import EmbeddedValkey
+from node.server_log import bound_log
 from node.start_error import StartError
 from node.worker import BACKLOG, DRAIN_S
 
@@ -29,6 +30,9 @@ WORKER_PATIENCE_S = DRAIN_S + 5.0
 READY_WITHIN_S = 60.0
 # A port that a dying predecessor still holds is waited for.
 PORT_PATIENCE_S = 5.0
+
+# Logs are looked at this often, and set aside when they have grown large.
+BOUND_LOGS_EVERY_S = 60.0
 
 Report = Callable[[str], None]
 
@@ -78,11 +82,18 @@ class Supervisor:
         Raises:
             StartError: if none does in time.
         """
+        self._keep(self._bound_logs())
         for number in range(self._config.workers):
             await self._start_worker(number)
             self._keep(self._keep_worker(number))
         async with asyncio.timeout(READY_WITHIN_S):
             await _until_answers(self._config)
+
+    async def _bound_logs(self) -> None:
+        while True:
+            await asyncio.sleep(BOUND_LOGS_EVERY_S)
+            for log_file in self._folder.logs_dir.glob("*.log"):
+                await asyncio.to_thread(bound_log, log_file)
 
     async def wait(self) -> None:
         """Return at the first signal to stop."""

@@ -73,14 +73,18 @@ def _print_claim(desk: Desk, evaluation: Evaluation, claim: Verdict) -> None:
 
 
 def _print_readings(desk: Desk, evaluation: Evaluation) -> None:
-    """Daily averages: a row a reading of the volume, a column a window."""
+    """A row a reading of the volume: today so far, then the daily average of each window."""
     windows = list(evaluation.windows.values())
     write_line("")
     write_table(
-        [desk.text("column.reading"), *(_words(desk, numbers.window.name) for numbers in windows)],
+        [
+            *(desk.text("column.reading"), desk.text("column.today")),
+            *(_words(desk, numbers.window.name) for numbers in windows),
+        ],
         (
             (
                 _words(desk, reading.name),
+                cell(evaluation.today_so_far[reading.id].total),
                 *(f"{numbers.resolutions[reading.id].average:,.1f}" for numbers in windows),
             )
             for reading in evaluation.policy.resolution_readings
