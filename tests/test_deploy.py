@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import yaml  # type: ignore[import-untyped]  # its stubs are not in the lock
+import yaml
 
 from metrics import dimension
+from metrics.exposition import FAMILIES
 
 TOP: Final = Path(__file__).resolve().parent.parent
 DEPLOY: Final = TOP / "deploy"
@@ -27,28 +28,8 @@ RULES_TEST: Final = DEPLOY / "prometheus/tests/idnode.rules.test.yml"
 DASHBOARD: Final = DEPLOY / "grafana/dashboards/idnode.json"
 DATASOURCE: Final = DEPLOY / "grafana/provisioning/datasources/prometheus.yaml"
 
-# SWITCH HERE: what the node exposes, each metric with its labels. Once metrics.exposition builds
-# the page, read names and labels from that page and drop this list.
-METRICS: Final = {
-    "idnode_resolutions_total": ("level", "channel", "outcome", "caller_class"),
-    "idnode_daily_resolutions": ("reading",),
-    "idnode_daily_resolutions_average": ("reading", "window"),
-    "idnode_daily_resolutions_threshold": (),
-    "idnode_integrations": ("state", "place"),
-    "idnode_external_regions": (),
-    "idnode_external_countries": (),
-    "idnode_measure_met": ("policy", "measure", "reading"),
-    "idnode_enterprises_served": (),
-    "idnode_identifiers_registered": (),
-    "idnode_prefixes_allocated": (),
-    "idnode_store_up": ("store",),
-    "idnode_cache_entries": (),
-    "idnode_cache_lookups_total": ("tier", "result"),
-    "idnode_ledger_damaged_dates": (),
-    "idnode_journal_flush_lag_seconds": (),
-    "idnode_outbox_pending": (),
-    "idnode_build_info": ("version",),
-}
+# What the node exposes, each metric with its labels.
+METRICS: Final = {name: family.labels for name, family in FAMILIES.items()}
 # What Prometheus itself adds.
 OWN_SERIES: Final = {"up", "ALERTS"}
 OWN_LABELS: Final = {"job", "instance", "alertname", "alertstate"}
