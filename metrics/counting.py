@@ -4,9 +4,11 @@ from pathlib import Path
 
 from metrics.day import DAY_S, SHANGHAI_OFFSET_S, day_number
 from metrics.journal import (
+    FULL_SIZE,
     CountMeaning,
     Journal,
     JournalFullError,
+    JournalSize,
     SourceMeaning,
 )
 
@@ -14,6 +16,11 @@ from metrics.journal import (
 # Ten million a day is far above what the addresses of a province's factories and phones need.
 SOURCES_A_DAY_MAX = 10_000_000
 SOURCE_OVERFLOW = "overflow"
+# How long the count stays coarse before a new journal is tried again: an attempt on a full disk
+# takes milliseconds, and comes in the middle of an answer.
+ROTATION_PAUSE_S = 5.0
+# The memo of questions that were counted before; an entry is some 400 bytes.
+MEMO_MAX = 100_000
 
 _HotKey = tuple[str, str, str, str, str, str, str]
 
@@ -25,20 +32,22 @@ class Counting:
     in between has counted an answer that did not arrive, never the other way round.
     """
 
-    def __init__(self, folder: Path, now_s: float) -> None:
+    def __init__(self, folder: Path, now_s: float, size: JournalSize = FULL_SIZE) -> None:
         """Open a journal in `folder`.
 
         Raises:
             OSError: if the disk is full or cannot be written.
         """
+        folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._journal = self._new_journal(now_s)
+        self._size = size
+        self._journal = Journal(folder, now_s, size)
         self._retired: list[Journal] = []
         self._hot: dict[_HotKey, tuple[int, int]] = {}
         self._day_end_s = 0.0
         self._day = 0
         self._sources_today = 0
-        self.overflow = 0
+        self._refused_at_s = float("-inf")
 
     def count(
         self,
@@ -98,38 +107,42 @@ class Counting:
             slots = self._slots(key)
         except JournalFullError:
             slots = self._slots_of_next(key, now_s)
-        # The memo holds at most what two journals can mean; sources come and go.
-        if len(self._hot) >= 400_000:
+        if len(self._hot) >= MEMO_MAX:
             self._hot.clear()
         self._hot[key] = slots
         return slots
 
     def _slots_of_next(self, key: _HotKey, now_s: float) -> tuple[int, int]:
+        if abs(now_s - self._refused_at_s) < ROTATION_PAUSE_S:
+            return self._coarse_slots(key)
         try:
             self._rotate(now_s)
         except OSError:
+            self._refused_at_s = now_s
             return self._coarse_slots(key)
         return self._slots(key)
 
     def _coarse_slots(self, key: _HotKey) -> tuple[int, int]:
-        """Without room for a new journal the count goes on, without prefix, caller and source."""
-        level, _, caller_class, _, channel, outcome, _ = key
-        meaning = CountMeaning(self._day, level, "", caller_class, "", channel, outcome)
-        source = SourceMeaning(self._day, "", SOURCE_OVERFLOW)
-        self.overflow += 1
-        return (
-            self._journal.count_slot(meaning, reserve=True),
-            self._journal.source_slot(source, reserve=True),
-        )
+        """Without room for a new journal the count goes on: what has no slot yet is counted
+        without prefix and caller, or without source."""
+        level, prefix, caller_class, _, channel, outcome, source = key
+        day, journal = self._day, self._journal
+        try:
+            count = journal.count_slot(CountMeaning(day, *key[:-1]))
+        except JournalFullError:
+            coarse = CountMeaning(day, level, "", caller_class, "", channel, outcome)
+            count = journal.count_slot(coarse, reserve=True)
+        try:
+            return count, journal.source_slot(SourceMeaning(day, prefix, source))
+        except JournalFullError:
+            unknown = SourceMeaning(day, "", SOURCE_OVERFLOW)
+            return count, journal.source_slot(unknown, reserve=True)
 
     def _slots(self, key: _HotKey) -> tuple[int, int]:
-        level, prefix, caller_class, caller, channel, outcome, source = key
-        count = self._journal.count_slot(
-            CountMeaning(self._day, level, prefix, caller_class, caller, channel, outcome)
-        )
+        prefix, source = key[1], key[-1]
+        count = self._journal.count_slot(CountMeaning(self._day, *key[:-1]))
         if self._sources_today >= SOURCES_A_DAY_MAX:
             source = SOURCE_OVERFLOW
-            self.overflow += 1
         before = self._journal.sources_used
         slot = self._journal.source_slot(SourceMeaning(self._day, prefix, source))
         self._sources_today += self._journal.sources_used - before
@@ -140,16 +153,6 @@ class Counting:
 
         A crash after the new file is there leaves two journals for adoption, which is harmless.
         """
-        full = self._journal
-        self._journal = self._new_journal(now_s)
+        full, self._journal = self._journal, Journal(self._folder, now_s, self._size)
         self._retired.append(full)
         self._hot.clear()
-
-    def _new_journal(self, now_s: float) -> Journal:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        number = 0
-        while True:
-            path = self._folder / f"{int(now_s * 1e6):017d}-{number}.journal"
-            if not path.exists():
-                return Journal(path, now_s)
-            number += 1

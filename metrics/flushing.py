@@ -1,6 +1,7 @@
 """Flushing: from the journals of this instance into the ledger, and adoption of dead ones."""
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import uuid
@@ -15,12 +16,14 @@ from metrics.journal import (
     Journal,
     JournalDamagedError,
     Snapshot,
-    read_identity,
+    identity_of,
     read_snapshot,
 )
 from metrics.ledger import ClassTotals, Connect, Connection
 
 _INSTANCE_FILE = "instance"
+# A journal is made within milliseconds; a file that is half made for longer was left by a kill.
+_UNFINISHED_S = 3_600
 
 
 class Flushing:
@@ -45,7 +48,9 @@ class Flushing:
         self._lock = asyncio.Lock()
         self._closed_ids: frozenset[uuid.UUID] | None = None
         self._closed: ClassTotals = Counter()
+        self._refreshing = asyncio.Lock()
         self._last_seen: dict[uuid.UUID, ClassTotals] = {}
+        self._shown: ClassTotals = Counter()
         self.flushed_at_s: float | None = None
 
     async def flush(self, now_s: float) -> None:
@@ -60,8 +65,7 @@ class Flushing:
             for journal in self._counting.journals:
                 await self._flush_one(journal)
             for journal in self._counting.retired:
-                await self._complete(journal.snapshot())
-                _remove(journal.path)
+                await self._complete(journal)
                 self._written.pop(journal.identity, None)
                 self._counting.forget(journal)
             self.flushed_at_s = now_s
@@ -75,8 +79,7 @@ class Flushing:
         """
         async with self._lock:
             for journal in self._counting.journals:
-                await self._complete(journal.snapshot())
-                _remove(journal.path)
+                await self._complete(journal)
 
     async def adopt(self, now_s: float) -> int:
         """Complete the journals of dead owners and name the lost ones; returns how many.
@@ -89,6 +92,8 @@ class Flushing:
             for path in sorted(self._folder.glob("*.journal")):
                 adopted += await self._adopt_one(path, now_s)
             await self._name_lost(now_s)
+            await self._doubt_written()
+            self._remove_unfinished(now_s)
             if adopted or self._closed_ids is None:
                 await self._refresh_closed()
         return adopted
@@ -100,7 +105,10 @@ class Flushing:
         """
         if self._closed_ids is None:
             return None
-        live = self._live_totals()
+        live = await asyncio.to_thread(self._other_totals)
+        live |= {
+            journal.identity: class_totals(journal.counts()) for journal in self._counting.journals
+        }
         if any(key not in live and key not in self._closed_ids for key in self._last_seen):
             # Another worker has completed a journal: read the ledger again, if it can be read.
             try:
@@ -112,21 +120,29 @@ class Flushing:
         for identity, totals in self._last_seen.items():
             if identity not in self._closed_ids:
                 counted.update(totals)
-        return counted
+        # What a damaged file or an older ledger took away does not make the page go back.
+        self._shown |= counted
+        return self._shown.copy()
 
     async def _flush_one(self, journal: Journal) -> None:
         before, now = self._written.get(journal.identity), journal.values()
         if now == before:
             return
         grown = journal.grown(before or ([], []), now)
+        # The disk first: after a power cut the ledger must not be ahead of the file.
+        await asyncio.to_thread(journal.sync)
         async with self._connect(ledger.FLUSH_TIMEOUT_S) as connection, connection.transaction():
             await self._write(connection, grown)
         self._written[journal.identity] = now
 
-    async def _complete(self, snapshot: Snapshot) -> None:
+    async def _complete(self, journal: Journal) -> None:
+        await asyncio.to_thread(journal.sync)
         async with self._connect(ledger.FLUSH_TIMEOUT_S) as connection, connection.transaction():
-            await self._write(connection, snapshot)
-            await ledger.close(connection, snapshot.identity)
+            # Crash here: nothing was written, the file is still there.
+            await self._write(connection, journal.snapshot())
+            await ledger.close(connection, journal.identity)
+        # Crash here: the file is adopted, which changes nothing.
+        _remove(journal.path)
         await self._refresh_closed()
 
     async def _write(self, connection: Connection, snapshot: Snapshot) -> None:
@@ -148,6 +164,7 @@ class Flushing:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(descriptor).st_nlink == 0:
                 return 0  # adopted and removed by another worker before we had the lock
+            await asyncio.to_thread(os.fsync, descriptor)
             await self._take_over(path, now_s)
             return 1
         except BlockingIOError:
@@ -173,7 +190,7 @@ class Flushing:
                     self._instance,
                     snapshot.identity,
                     snapshot.opened_at_s,
-                    snapshot.days(),
+                    {meaning.day for _, meaning, _ in snapshot.counts},
                     f"{path.name}: {problem}",
                 )
         # Crash here: the file is adopted once more, which changes nothing.
@@ -185,15 +202,13 @@ class Flushing:
 
     async def _set_aside(self, path: Path, reason: str, now_s: float) -> None:
         opened_at_s, changed_at_s = _life_s(path)
-        first, last = day_number(opened_at_s), day_number(max(changed_at_s, opened_at_s))
-        identity = uuid.uuid5(uuid.NAMESPACE_OID, f"{self._instance}/{path.name}")
         async with self._connect(ledger.FLUSH_TIMEOUT_S) as connection, connection.transaction():
             await ledger.mark_damaged(
                 connection,
                 self._instance,
-                identity,
+                identity_of(path),
                 opened_at_s,
-                range(first, min(last, day_number(now_s)) + 1),
+                _days(opened_at_s, min(changed_at_s, now_s)),
                 reason,
             )
         _put_aside(path)
@@ -203,7 +218,7 @@ class Flushing:
         """A journal that the ledger knows as open, and whose file is gone, is damage."""
         async with self._connect(ledger.FLUSH_TIMEOUT_S) as connection, connection.transaction():
             open_journals = await ledger.open_journals(connection, self._instance)
-            present = _identities(self._folder)
+            present = {identity_of(path) for path in self._folder.glob("*.journal")}
             for identity, opened_at_s in open_journals:
                 if identity not in present and await ledger.is_still_open(connection, identity):
                     await ledger.mark_damaged(
@@ -211,13 +226,29 @@ class Flushing:
                         self._instance,
                         identity,
                         opened_at_s,
-                        [day_number(opened_at_s), day_number(now_s)],
+                        _days(opened_at_s, now_s),
                         f"the journal {identity} is gone from {self._folder}",
                     )
                     self._report(f"journal {identity} is gone: the claim for its days is stopped")
 
+    async def _doubt_written(self) -> None:
+        """If PostgreSQL came back in an older state, let the next flush write everything."""
+        for identity, values in tuple(self._written.items()):
+            async with self._connect(ledger.FLUSH_TIMEOUT_S) as connection:
+                held = await ledger.sums(connection, identity)
+            if held != (sum(values[0]), sum(values[1])):
+                del self._written[identity]
+
+    def _remove_unfinished(self, now_s: float) -> None:
+        for path in self._folder.glob("*.new"):
+            with contextlib.suppress(FileNotFoundError):
+                if now_s - path.stat().st_mtime > _UNFINISHED_S:
+                    path.unlink()
+
     async def _refresh_closed(self) -> None:
+        # One after the other: an older look must not replace a newer one.
         async with (
+            self._refreshing,
             self._connect(ledger.FLUSH_TIMEOUT_S) as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
@@ -225,25 +256,21 @@ class Flushing:
         for identity in [key for key in self._last_seen if key in self._closed_ids]:
             del self._last_seen[identity]
 
-    def _live_totals(self) -> dict[uuid.UUID, ClassTotals]:
-        own = {journal.path.name: journal for journal in self._counting.journals}
+    def _other_totals(self) -> dict[uuid.UUID, ClassTotals]:
+        own = {journal.identity for journal in self._counting.journals}
         found = {}
         for path in self._folder.glob("*.journal"):
-            journal = own.get(path.name)
-            try:
-                snapshot = read_snapshot(path) if journal is None else journal.snapshot()
-            except (FileNotFoundError, JournalDamagedError):
-                continue
-            found[snapshot.identity] = class_totals(snapshot)
+            if identity_of(path) not in own:
+                with contextlib.suppress(FileNotFoundError, JournalDamagedError):
+                    found[identity_of(path)] = class_totals(read_snapshot(path).counts)
         return found
 
 
-def class_totals(snapshot: Snapshot) -> ClassTotals:
-    """Counts of a journal by (level, channel, outcome, caller class), all days together."""
+def class_totals(counts: ledger.Counts) -> ClassTotals:
+    """Counts by (level, channel, outcome, caller class), all days together."""
     found: ClassTotals = Counter()
-    for _, meaning, value in snapshot.counts:
-        key = (meaning.level, meaning.channel, meaning.outcome, meaning.caller_class)
-        found[key] += value
+    for _, meaning, value in counts:
+        found[meaning.level, meaning.channel, meaning.outcome, meaning.caller_class] += value
     return found
 
 
@@ -253,7 +280,11 @@ def instance_of(folder: Path) -> str:
     path = folder / _INSTANCE_FILE
     if not path.exists():
         fresh = folder / f"{_INSTANCE_FILE}.{os.getpid()}"
-        fresh.write_text(str(uuid.uuid4()))
+        with fresh.open("w") as file:
+            file.write(str(uuid.uuid4()))
+            file.flush()
+            # A power cut that emptied it would make this another instance.
+            os.fsync(file.fileno())
         try:
             # Two workers may start at once: the first link wins.
             os.link(fresh, path)
@@ -264,22 +295,16 @@ def instance_of(folder: Path) -> str:
     return path.read_text().strip()
 
 
-def _identities(folder: Path) -> frozenset[uuid.UUID]:
-    found = set()
-    for path in folder.glob("*.journal"):
-        try:
-            found.add(read_identity(path))
-        except (FileNotFoundError, JournalDamagedError):
-            continue
-    return frozenset(found)
+def _days(first_s: float, last_s: float) -> range:
+    first = day_number(first_s)
+    return range(first, max(first, day_number(last_s)) + 1)
 
 
 def _life_s(path: Path) -> tuple[int, float]:
     """When a journal was opened (its name says so) and last changed, seconds since 1970."""
-    stat = path.stat()
-    stamp = path.name.partition("-")[0]
-    opened_at_s = int(stamp) // 1_000_000 if stamp.isdigit() else int(stat.st_ctime)
-    return opened_at_s, stat.st_mtime
+    changed_at_s = path.stat().st_mtime
+    stamp = path.stem.partition("-")[0]
+    return int(stamp if stamp.isdecimal() else changed_at_s), changed_at_s
 
 
 def _remove(path: Path) -> None:

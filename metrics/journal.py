@@ -3,7 +3,8 @@
 File layout, little-endian. The file is allocated in full at its creation, so that counting
 never meets a full disk.
 
-    page 0      magic 8 B, layout version u4, identity 16 B, opened at u8 (s), slots u4, CRC-32 u4
+    page 0      magic 8 B, layout version u4, identity 16 B, opened at u8 (s), count slots u4,
+                source slots u4, size of the directory u4 (bytes), CRC-32 u4
     slots       count slots, then source slots: one u8 each
     directory   what each slot means, in the order of the slots: records
                 kind u1 ('C' or 'S'), text length u2, UTF-8 text, CRC-32 u4; zeros end it
@@ -26,24 +27,47 @@ from pathlib import Path
 from typing import TypeVar
 
 _MAGIC = b"IDNJRNL1"
-_HEADER = struct.Struct("<8sI16sQII")
+_LAYOUT = 1
+_HEADER = struct.Struct("<8sI16sQIIII")
 _HEADER_SIZE_BYTES = 4096
 _ENTRY = struct.Struct("<BH")
 _CRC = struct.Struct("<I")
 
-# Meanings of one worker until the next rotation: prefixes x callers x channels x outcomes of a
-# day. 32,768 of them and 131,072 sources take 1.3 MB of slots and 14 MB of meanings.
-COUNT_SLOTS = 32_768
-SOURCE_SLOTS = 131_072
-DIRECTORY_SIZE_BYTES = 14 * 1024 * 1024
-MEANING_SIZE_BYTES_MAX = 1_024
-# Kept back for when no new journal can be made (full disk): coarse meanings still find a place.
-RESERVED_COUNT_SLOTS = 512
-RESERVED_SOURCE_SLOTS = 64
-RESERVED_DIRECTORY_SIZE_BYTES = 256 * 1024
+# A field of a meaning; the longest that exist are prefixes (64 characters) and IPv6 addresses.
+_FIELD_LENGTH_MAX = 128
+MEANING_SIZE_BYTES_MAX = 4_096
+# Twelve million counts a second, all day, in one slot: a greater value is damage.
+VALUE_MAX = 1 << 40
 
 KIND_COUNT, KIND_SOURCE = ord("C"), ord("S")
 _SEPARATOR = "\x1f"
+
+
+@dataclass(frozen=True, slots=True)
+class JournalSize:
+    """Room for the meanings of one worker until the next rotation: prefixes x callers x channels x
+    outcomes of a day, and sources; 1.3 MB of slots and 14 MB of meanings.
+
+    What is reserved is for coarse meanings, at most 288 a day, when no new journal can be made.
+    """
+
+    count_slots: int = 32_768
+    source_slots: int = 131_072
+    directory_bytes: int = 14 * 1024 * 1024
+    reserved_count_slots: int = 4_096
+    reserved_source_slots: int = 64
+    reserved_directory_bytes: int = 1024 * 1024
+
+    @property
+    def slots_end(self) -> int:
+        return _HEADER_SIZE_BYTES + 8 * (self.count_slots + self.source_slots)
+
+    @property
+    def file_bytes(self) -> int:
+        return self.slots_end + self.directory_bytes
+
+
+FULL_SIZE = JournalSize()
 
 
 class JournalDamagedError(Exception):
@@ -86,15 +110,12 @@ class Snapshot:
     counts: tuple[tuple[int, CountMeaning, int], ...]
     sources: tuple[tuple[int, SourceMeaning, int], ...]
 
-    def days(self) -> frozenset[int]:
-        return frozenset(meaning.day for _, meaning, _ in self.counts)
-
 
 class Journal:
     """The journal that this process writes. One increment costs one look-up and one store."""
 
-    def __init__(self, path: Path, now_s: float) -> None:
-        """Create the file and lock it for the life of this process.
+    def __init__(self, folder: Path, now_s: float, size: JournalSize = FULL_SIZE) -> None:
+        """Create the file in `folder` and lock it for the life of this process.
 
         A crash while it is made leaves a file with the suffix `.new`, which nobody reads.
 
@@ -103,12 +124,12 @@ class Journal:
         """
         self.identity = uuid.uuid4()
         self.opened_at_s = int(now_s)
-        self.path = path
-        self._file = _allocate(path, self.identity, self.opened_at_s)
+        self.path = folder / f"{self.opened_at_s:011d}-{self.identity}.journal"
+        self._size = size
+        self._file = _allocate(self.path, self.identity, self.opened_at_s, size)
         self._map = mmap.mmap(self._file, 0)
-        slots_end = _HEADER_SIZE_BYTES + 8 * (COUNT_SLOTS + SOURCE_SLOTS)
-        self._slots = memoryview(self._map)[_HEADER_SIZE_BYTES:slots_end].cast("Q")
-        self._directory_end = slots_end
+        self._slots = memoryview(self._map)[_HEADER_SIZE_BYTES : size.slots_end].cast("Q")
+        self._directory_end = size.slots_end
         self._counts: dict[CountMeaning, int] = {}
         self._sources: dict[SourceMeaning, int] = {}
 
@@ -126,7 +147,8 @@ class Journal:
         slot = self._counts.get(meaning)
         if slot is None:
             slot = len(self._counts)
-            if slot >= COUNT_SLOTS - (0 if reserve else RESERVED_COUNT_SLOTS):
+            kept_back = 0 if reserve else self._size.reserved_count_slots
+            if slot >= self._size.count_slots - kept_back:
                 raise JournalFullError
             self._describe(KIND_COUNT, _count_text(meaning), reserve)
             self._counts[meaning] = slot
@@ -141,30 +163,32 @@ class Journal:
         slot = self._sources.get(meaning)
         if slot is None:
             number = len(self._sources)
-            if number >= SOURCE_SLOTS - (0 if reserve else RESERVED_SOURCE_SLOTS):
+            kept_back = 0 if reserve else self._size.reserved_source_slots
+            if number >= self._size.source_slots - kept_back:
                 raise JournalFullError
             self._describe(KIND_SOURCE, _source_text(meaning), reserve)
-            slot = self._sources[meaning] = COUNT_SLOTS + number
+            slot = self._sources[meaning] = self._size.count_slots + number
         return slot
 
     def increment(self, slot: int) -> None:
         """Add one to a slot."""
         self._slots[slot] += 1
 
+    def counts(self) -> tuple[tuple[int, CountMeaning, int], ...]:
+        """Slot, meaning and absolute value of every count slot in use, now."""
+        return tuple((slot, meaning, self._slots[slot]) for meaning, slot in self._counts.items())
+
     def snapshot(self) -> Snapshot:
         """The absolute value of every slot in use, now."""
         slots = self._slots
-        return Snapshot(
-            self.identity,
-            self.opened_at_s,
-            tuple((slot, meaning, slots[slot]) for meaning, slot in self._counts.items()),
-            tuple((slot, meaning, slots[slot]) for meaning, slot in self._sources.items()),
-        )
+        sources = tuple((slot, meaning, slots[slot]) for meaning, slot in self._sources.items())
+        return Snapshot(self.identity, self.opened_at_s, self.counts(), sources)
 
     def values(self) -> tuple[list[int], list[int]]:
         """The values of all slots in use: counts, sources."""
+        first = self._size.count_slots
         counts = self._slots[: len(self._counts)].tolist()
-        return counts, self._slots[COUNT_SLOTS : COUNT_SLOTS + len(self._sources)].tolist()
+        return counts, self._slots[first : first + len(self._sources)].tolist()
 
     def grown(
         self, before: tuple[list[int], list[int]], now: tuple[list[int], list[int]]
@@ -174,12 +198,13 @@ class Journal:
             self.identity,
             self.opened_at_s,
             tuple(_grown(list(self._counts), before[0], now[0], 0)),
-            tuple(_grown(list(self._sources), before[1], now[1], COUNT_SLOTS)),
+            tuple(_grown(list(self._sources), before[1], now[1], self._size.count_slots)),
         )
 
     def sync(self) -> None:
         """Bring the map to the disk; blocks, and releases the interpreter while it does."""
-        self._map.flush()
+        # Not mmap.flush, which keeps the interpreter; on Linux it writes the same pages.
+        os.fdatasync(self._file)
 
     def close(self) -> None:
         """Let go of the file; it stays for adoption until it is flushed and removed."""
@@ -190,7 +215,7 @@ class Journal:
     def _describe(self, kind: int, text: str, reserve: bool) -> None:
         record = _directory_record(kind, text)
         end = self._directory_end + len(record)
-        kept_back = _ENTRY.size if reserve else RESERVED_DIRECTORY_SIZE_BYTES
+        kept_back = 0 if reserve else self._size.reserved_directory_bytes
         if end + kept_back > len(self._map):
             raise JournalFullError
         # The tail first, the kind byte last: a kill in between leaves a directory that still ends
@@ -213,15 +238,12 @@ def _grown(
             yield first_slot + slot, meanings[slot], new
 
 
-def read_identity(path: Path) -> uuid.UUID:
-    """The identity of the journal at `path`, without reading its counts.
-
-    Raises:
-        JournalDamagedError: if the header cannot be trusted.
-        FileNotFoundError: if it is gone.
-    """
-    with path.open("rb") as file:
-        return _header(path, file.read(_HEADER_SIZE_BYTES))[0]
+def identity_of(path: Path) -> uuid.UUID:
+    """The identity of the journal at `path`, by its name; a strange name gives one of its own."""
+    try:
+        return uuid.UUID(path.stem.partition("-")[2])
+    except ValueError:
+        return uuid.uuid5(uuid.NAMESPACE_OID, path.name)
 
 
 def read_snapshot(path: Path) -> Snapshot:
@@ -232,38 +254,41 @@ def read_snapshot(path: Path) -> Snapshot:
         FileNotFoundError: if it was adopted and removed meanwhile.
     """
     data = path.read_bytes()
-    identity, opened_at_s = _header(path, data)
-    expected = _HEADER_SIZE_BYTES + 8 * (COUNT_SLOTS + SOURCE_SLOTS) + DIRECTORY_SIZE_BYTES
-    if len(data) != expected:
-        raise JournalDamagedError(f"{path}: {len(data)} bytes, expected {expected}")
-    slots_end = _HEADER_SIZE_BYTES + 8 * (COUNT_SLOTS + SOURCE_SLOTS)
-    slots = memoryview(data)[_HEADER_SIZE_BYTES:slots_end].cast("Q")
+    opened_at_s, size = _header(path, data)
+    slots = memoryview(data)[_HEADER_SIZE_BYTES : size.slots_end].cast("Q")
+    greatest = max(slots.tolist())
+    if greatest > VALUE_MAX:
+        raise JournalDamagedError(f"{path}: a slot holds {greatest}, at most {VALUE_MAX} can be")
     counts: list[tuple[int, CountMeaning, int]] = []
     sources: list[tuple[int, SourceMeaning, int]] = []
-    for kind, text in _directory(path, data, slots_end):
+    for kind, text in _directory(path, data, size.slots_end):
         if kind == KIND_COUNT:
             slot = len(counts)
             counts.append((slot, _count_meaning(path, text), slots[slot]))
         else:
-            slot = COUNT_SLOTS + len(sources)
+            slot = size.count_slots + len(sources)
             sources.append((slot, _source_meaning(path, text), slots[slot]))
-    _require_silence(path, data, slots_end, len(counts), len(sources))
-    return Snapshot(identity, opened_at_s, tuple(counts), tuple(sources))
+    unused = (slots[len(counts) : size.count_slots], slots[size.count_slots + len(sources) :])
+    if any(part.tobytes().strip(b"\x00") for part in unused):
+        # A value there is a count whose meaning was lost.
+        raise JournalDamagedError(f"{path}: counts without a meaning")
+    return Snapshot(identity_of(path), opened_at_s, tuple(counts), tuple(sources))
 
 
-def _allocate(path: Path, identity: uuid.UUID, opened_at_s: int) -> int:
-    size = _HEADER_SIZE_BYTES + 8 * (COUNT_SLOTS + SOURCE_SLOTS) + DIRECTORY_SIZE_BYTES
+def _allocate(path: Path, identity: uuid.UUID, opened_at_s: int, size: JournalSize) -> int:
     unfinished = path.with_suffix(".new")
-    descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         # Real blocks, not a hole: a store into a hole on a full disk would kill the process.
-        os.posix_fallocate(descriptor, 0, size)
+        os.posix_fallocate(descriptor, 0, size.file_bytes)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        fields = (_MAGIC, 1, identity.bytes, opened_at_s, COUNT_SLOTS + SOURCE_SLOTS)
+        sizes = (size.count_slots, size.source_slots, size.directory_bytes)
+        fields = (_MAGIC, _LAYOUT, identity.bytes, opened_at_s, *sizes)
         crc = zlib.crc32(_HEADER.pack(*fields, 0))
         os.pwrite(descriptor, _HEADER.pack(*fields, crc), 0)
         os.fsync(descriptor)
         unfinished.rename(path)
+        _sync_folder(path.parent)
     except BaseException:
         os.close(descriptor)
         unfinished.unlink(missing_ok=True)
@@ -271,14 +296,29 @@ def _allocate(path: Path, identity: uuid.UUID, opened_at_s: int) -> int:
     return descriptor
 
 
-def _header(path: Path, data: bytes) -> tuple[uuid.UUID, int]:
-    if len(data) < _HEADER.size:
-        raise JournalDamagedError(f"{path}: {len(data)} bytes are too few for a header")
-    magic, layout, identity, opened_at_s, slots, crc = _HEADER.unpack_from(data)
-    fields = (magic, layout, identity, opened_at_s, slots)
-    if magic != _MAGIC or layout != 1 or crc != zlib.crc32(_HEADER.pack(*fields, 0)):
+def _sync_folder(folder: Path) -> None:
+    """Without this a power cut can take the name away, and the counts with it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _header(path: Path, data: bytes) -> tuple[int, JournalSize]:
+    if len(data) < _HEADER_SIZE_BYTES or not data.startswith(_MAGIC):
+        raise JournalDamagedError(f"{path}: expected a journal, which begins with {_MAGIC!r}")
+    magic, layout, identity, opened_at_s, *sizes, crc = _HEADER.unpack_from(data)
+    if layout != _LAYOUT:
+        raise JournalDamagedError(f"{path}: layout {layout}, this program reads layout {_LAYOUT}")
+    if crc != zlib.crc32(_HEADER.pack(magic, layout, identity, opened_at_s, *sizes, 0)):
         raise JournalDamagedError(f"{path}: the header is damaged")
-    return uuid.UUID(bytes=identity), opened_at_s
+    size = JournalSize(*sizes)
+    if len(data) != size.file_bytes:
+        raise JournalDamagedError(f"{path}: {len(data)} bytes, expected {size.file_bytes}")
+    if uuid.UUID(bytes=identity) != identity_of(path):
+        raise JournalDamagedError(f"{path}: holds the journal {uuid.UUID(bytes=identity)}")
+    return opened_at_s, size
 
 
 def _directory(path: Path, data: bytes, start: int) -> Iterator[tuple[int, str]]:
@@ -295,34 +335,33 @@ def _directory(path: Path, data: bytes, start: int) -> Iterator[tuple[int, str]]
         offset = end
 
 
-def _require_silence(path: Path, data: bytes, slots_end: int, counts: int, sources: int) -> None:
-    """Slots without a meaning must be zero: a value there is a count whose meaning was lost."""
-    unused = (
-        (_HEADER_SIZE_BYTES + 8 * counts, _HEADER_SIZE_BYTES + 8 * COUNT_SLOTS),
-        (_HEADER_SIZE_BYTES + 8 * (COUNT_SLOTS + sources), slots_end),
-    )
-    for start, end in unused:
-        if data.count(0, start, end) != end - start:
-            raise JournalDamagedError(f"{path}: counts without a meaning after byte {start}")
-
-
 def _directory_record(kind: int, text: str) -> bytes:
     encoded = text.encode()
     record = _ENTRY.pack(kind, len(encoded)) + encoded
     return record + _CRC.pack(zlib.crc32(record))
 
 
+def _text(day: int, *fields: str) -> str:
+    """A meaning as text. Nothing that comes from outside can break it: what is not printable (a
+    separator, NUL, half a surrogate pair) becomes a question mark, what is too long is cut."""
+    return _SEPARATOR.join((str(day), *map(_field, fields)))
+
+
+def _field(text: str) -> str:
+    if not text.isprintable():
+        text = "".join(character if character.isprintable() else "?" for character in text)
+    return text[:_FIELD_LENGTH_MAX]
+
+
 def _count_text(meaning: CountMeaning) -> str:
-    return _SEPARATOR.join(
-        (
-            str(meaning.day),
-            meaning.level,
-            meaning.prefix,
-            meaning.caller_class,
-            meaning.caller,
-            meaning.channel,
-            meaning.outcome,
-        )
+    return _text(
+        meaning.day,
+        meaning.level,
+        meaning.prefix,
+        meaning.caller_class,
+        meaning.caller,
+        meaning.channel,
+        meaning.outcome,
     )
 
 
@@ -335,7 +374,7 @@ def _count_meaning(path: Path, text: str) -> CountMeaning:
 
 
 def _source_text(meaning: SourceMeaning) -> str:
-    return _SEPARATOR.join((str(meaning.day), meaning.prefix, meaning.source))
+    return _text(meaning.day, meaning.prefix, meaning.source)
 
 
 def _source_meaning(path: Path, text: str) -> SourceMeaning:

@@ -92,6 +92,17 @@ async def regression(connection: Connection, snapshot: Snapshot) -> str | None:
     return None
 
 
+async def sums(connection: Connection, identity: uuid.UUID) -> tuple[int, int]:
+    """What the ledger holds of a journal in all: counts, sources."""
+    row = await connection.fetchrow(
+        "SELECT (SELECT sum(value) FROM ledger_count WHERE journal_id = $1) AS counts,"
+        " (SELECT sum(value) FROM ledger_source WHERE journal_id = $1) AS sources",
+        identity,
+    )
+    assert row is not None
+    return int(row["counts"] or 0), int(row["sources"] or 0)
+
+
 async def mark_damaged(
     connection: Connection,
     instance: str,
@@ -198,11 +209,16 @@ async def damaged_days(connection: Connection) -> dict[int, str]:
     return {row["day"]: row["reason"] for row in rows}
 
 
-async def served_prefixes(connection: Connection, outcomes: Iterable[str]) -> list[str]:
-    """Prefix keys below which something was ever resolved with one of `outcomes`."""
+async def served_prefixes(
+    connection: Connection, outcomes: Iterable[str], caller_classes: Iterable[str]
+) -> list[str]:
+    """Prefix keys below which something was ever resolved for one of `caller_classes`, with one
+    of `outcomes`."""
     rows = await connection.fetch(
-        "SELECT DISTINCT prefix FROM ledger_count WHERE outcome = ANY($1) AND prefix <> ''",
+        "SELECT DISTINCT prefix FROM ledger_count"
+        " WHERE outcome = ANY($1) AND caller_class = ANY($2) AND prefix <> ''",
         list(outcomes),
+        list(caller_classes),
     )
     return [row["prefix"] for row in rows]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from resolver.identifier import fold
-from resolver.record import INDEX_MAX, TTL_S_DEFAULT, TYPE_SIZE_BYTES_MAX, VALUES_MAX
+from resolver.record import INDEX_MAX, TTL_S_DEFAULT, TYPE_CHARACTERS_MAX, VALUES_MAX, is_type
 
 Check = Literal["gtin", "none"]
 
@@ -172,10 +172,10 @@ def column_map_from_columns(columns: Sequence[str], suffix: str) -> ColumnMap:
 
 def _type_of(column: str) -> str:
     value_type = fold(column)
-    if "=" in value_type or not _is_type(value_type):
+    if "=" in value_type or not is_type(value_type):
         raise ColumnMapError(
-            f"column {column!r} cannot name its own type (1 to {TYPE_SIZE_BYTES_MAX} printable "
-            "bytes without =); choose the columns with --value TYPE=COLUMN"
+            f"column {column!r} cannot name its own type (1 to {TYPE_CHARACTERS_MAX} printable "
+            "characters without =); choose the columns with --value TYPE=COLUMN"
         )
     return value_type
 
@@ -208,17 +208,13 @@ def _check_named(suffix: str, check: str) -> Check:
     raise ColumnMapError(f"check is {check!r}, expected gtin, none or auto")
 
 
-def _is_type(text: str) -> bool:
-    return 0 < len(text.encode("utf-8", "replace")) <= TYPE_SIZE_BYTES_MAX and text.isprintable()
-
-
 def _check_value(value: ValueColumn, where: str) -> None:
     if not 0 < value.index <= INDEX_MAX:
         raise ColumnMapError(f"{where}: index is {value.index}, expected 1 to {INDEX_MAX}")
-    if not _is_type(value.type):
+    if not is_type(value.type):
         raise ColumnMapError(
-            f"{where}: type is {value.type[:40]!r}, expected 1 to {TYPE_SIZE_BYTES_MAX} "
-            "printable bytes"
+            f"{where}: type is {value.type[:40]!r}, expected 1 to {TYPE_CHARACTERS_MAX} "
+            "printable characters"
         )
     if not value.column:
         raise ColumnMapError(f"{where}: no column is named")

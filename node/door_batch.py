@@ -2,17 +2,14 @@
 
 from dataclasses import dataclass
 
-import orjson
-
 from metrics.dimension import CHANNEL_BATCH
-from node.callers import Caller, Callers, UnknownKeyError
-from node.door_json import public_values
-from node.http_exchange import BadRequestError, BodyTooLargeError, Exchange, Reply
-from node.problems import http_status, retry_later
+from node.callers import Caller, Callers
+from node.http_exchange import BadRequestError, Exchange, RefusedError, Reply, document_of
+from node.problems import caller_of, refusal_of
 from node.tally import Tally
 from resolver import identifier
-from resolver.errors import InvalidIdentifierError, RegistryUnavailableError
-from resolver.handle_json import dump, error_answer
+from resolver.errors import InvalidIdentifierError
+from resolver.handle_json import dump
 from resolver.identifier import Identifier
 from resolver.query import Query
 from resolver.resolve import Resolution, Resolver
@@ -45,20 +42,12 @@ class BatchDoor:
         """The replies to all questions; counted before they are returned."""
         source = self._tally.source(exchange)
         try:
-            caller = await self._callers.of(exchange, now_s)
+            caller = await caller_of(self._callers, exchange, now_s)
             batch = _batch(await exchange.body(BODY_SIZE_BYTES_MAX))
-        except UnknownKeyError:
+        except RefusedError as error:
             # Not one question was looked at: the refusal is one.
-            code = ResponseCode.AUTHENTICATION_FAILED
-            self._tally.count(now_s, code, CHANNEL_BATCH, source)
-            return _refusal(code, "The API key is unknown or revoked", exchange)
-        except RegistryUnavailableError as error:
-            code = ResponseCode.SERVER_TOO_BUSY
-            self._tally.count(now_s, code, CHANNEL_BATCH, source)
-            return _refusal(code, f"The API key cannot be checked: {error}", exchange)
-        except (BadRequestError, BodyTooLargeError) as error:
-            self._tally.count(now_s, ResponseCode.PROTOCOL_ERROR, CHANNEL_BATCH, source)
-            return _refusal(ResponseCode.PROTOCOL_ERROR, str(error), exchange)
+            self._tally.count(now_s, error.code, CHANNEL_BATCH, source)
+            return refusal_of(error)
         return await self._resolved(batch, caller, source, now_s)
 
     async def _resolved(self, batch: _Batch, caller: Caller, source: str, now_s: float) -> Reply:
@@ -67,35 +56,28 @@ class BatchDoor:
         answers = iter(await self._resolver.resolve_many(wellformed, now_s))
         results = []
         for text, item in zip(batch.texts, asked, strict=True):
+            resolution: Resolution | None = None
             if isinstance(item, Identifier):
                 resolution = next(answers)
                 code, result = _result(item, batch.query, resolution)
-                self._count(now_s, code, source, caller, item, resolution)
             else:
-                code = ResponseCode.INVALID_HANDLE
-                result = {"identifier": text, "responseCode": int(code), "message": item}
-                self._count(now_s, code, source, caller, None, None)
+                code, result = _invalid(text, item)
+            self._tally.count(
+                now_s,
+                code,
+                CHANNEL_BATCH,
+                source,
+                caller=caller,
+                identifier=item if isinstance(item, Identifier) else None,
+                resolution=resolution,
+            )
             results.append(result)
         return Reply(200, dump({"results": results}))
 
-    def _count(
-        self,
-        now_s: float,
-        code: ResponseCode,
-        source: str,
-        caller: Caller,
-        asked: Identifier | None,
-        resolution: Resolution | None,
-    ) -> None:
-        self._tally.count(
-            now_s,
-            code,
-            CHANNEL_BATCH,
-            source,
-            caller=caller,
-            identifier=asked,
-            resolution=resolution,
-        )
+
+def _invalid(text: str, message: str) -> tuple[ResponseCode, dict[str, object]]:
+    code = ResponseCode.INVALID_HANDLE
+    return code, {"identifier": text, "responseCode": int(code), "message": message}
 
 
 def _result(
@@ -107,7 +89,7 @@ def _result(
         if resolution.message:
             result["message"] = resolution.message
         return code, result
-    values = public_values(query.select(resolution.record.values))
+    values = query.select(resolution.record.values)
     if not values and not query.is_plain:
         code = ResponseCode.VALUES_NOT_FOUND
         result["responseCode"] = int(code)
@@ -126,16 +108,13 @@ def _identifier(text: str) -> Identifier | str:
 
 
 def _batch(body: bytes) -> _Batch:
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise BadRequestError(f"body is not JSON: {error}") from None
+    document = document_of(body)
     if not isinstance(document, dict):
         raise BadRequestError('body: expected an object such as {"identifiers": ["88.…/…"]}')
     unknown = sorted(set(document) - {"identifiers", "types", "indexes"})
     if unknown:
         raise BadRequestError(
-            f"{unknown[0]!r}: unknown member; expected identifiers, types, indexes"
+            f"{unknown[0][:100]!r}: unknown member; expected identifiers, types, indexes"
         )
     texts = _list(document, "identifiers", str, IDENTIFIERS_MAX)
     types = _list(document, "types", str, FILTERS_MAX)
@@ -155,12 +134,8 @@ def _list(
     if len(value) > most:
         raise BadRequestError(f"{name}: {len(value)} items, at most {most} are allowed")
     for position, item in enumerate(value):
-        if not isinstance(item, kind) or isinstance(item, bool):
+        is_whole = kind is int and isinstance(item, float) and item.is_integer()
+        if not (isinstance(item, kind) or is_whole) or isinstance(item, bool):
             wanted = "text" if kind is str else "a whole number"
             raise BadRequestError(f"{name}[{position}]: expected {wanted}")
     return value
-
-
-def _refusal(code: ResponseCode, message: str, exchange: Exchange) -> Reply:
-    status = http_status(code, is_secure=exchange.is_secure)
-    return Reply(status, error_answer(code, message), headers=retry_later(code))

@@ -3,44 +3,39 @@
 Source: specs §1.1–1.4, §1.6; recorded exchanges of Handle.Net 9.3.1.
 """
 
-import re
-from dataclasses import dataclass
-
-import orjson
+from dataclasses import dataclass, replace
 
 from metrics.dimension import CHANNEL_HTTP_JSON
-from node.callers import Caller, Callers, UnknownKeyError
+from node.callers import Caller, Callers
 from node.http_exchange import (
-    BadRequestError,
-    BodyTooLargeError,
     Exchange,
     Headers,
     Parameters,
+    RefusedError,
     Reply,
     decoded_path,
+    document_of,
 )
-from node.problems import http_status, retry_later
+from node.problems import caller_of, identifier_of, refusal, refusal_of
 from node.tally import Tally
-from resolver import handle_json, identifier
-from resolver.errors import InvalidIdentifierError, RegistryUnavailableError
+from resolver import handle_json
 from resolver.identifier import Identifier
 from resolver.query import Query
-from resolver.record import ADMIN_READ, PUBLIC_READ, HandleValue
+from resolver.record import ADMIN_READ, PUBLIC_READ
 from resolver.resolve import Resolution, Resolver
 from resolver.response_code import ResponseCode
 
 PATH = b"/api/handles/"
 # Parameters of a POST that asks: indexes and types.
 BODY_SIZE_BYTES_MAX = 64 * 1024
-_INTEGER = re.compile(r"[+-]?[0-9]{1,10}")
-_INDEX_RANGE = range(-(2**31), 2**31)
-_VARY = (b"vary", b"Accept-Encoding, User-Agent")
 
 
 @dataclass(frozen=True, slots=True)
 class _Question:
+    """What is asked of one identifier; `public_only` is None where the caller did not say."""
+
     query: Query
-    wants_all: bool
+    public_only: bool | None
     authoritative: bool
     pretty: bool
     callback: str | None
@@ -59,38 +54,16 @@ class JsonDoor:
         text = decoded_path(exchange.path[len(PATH) :])
         source = self._tally.source(exchange)
         try:
-            asked = identifier.from_text(text)
+            asked = identifier_of(text)
             question = _question(await _parameters(exchange))
-        except InvalidIdentifierError as error:
-            self._tally.count(now_s, ResponseCode.INVALID_HANDLE, CHANNEL_HTTP_JSON, source)
-            return _refusal(ResponseCode.INVALID_HANDLE, str(error), exchange)
-        except (BadRequestError, BodyTooLargeError) as error:
-            self._tally.count(now_s, ResponseCode.PROTOCOL_ERROR, CHANNEL_HTTP_JSON, source)
-            return _refusal(ResponseCode.PROTOCOL_ERROR, str(error), exchange)
-        return await self._resolved(exchange, asked, question, source, now_s)
-
-    async def _resolved(
-        self,
-        exchange: Exchange,
-        asked: Identifier,
-        question: _Question,
-        source: str,
-        now_s: float,
-    ) -> Reply:
-        try:
-            caller = await self._callers.of(exchange, now_s)
-        except UnknownKeyError:
-            code = ResponseCode.AUTHENTICATION_FAILED
-            self._tally.count(now_s, code, CHANNEL_HTTP_JSON, source, identifier=asked)
-            return _refusal(code, "The API key is unknown or revoked", exchange, asked.text)
-        except RegistryUnavailableError as error:
-            code = ResponseCode.SERVER_TOO_BUSY
-            self._tally.count(now_s, code, CHANNEL_HTTP_JSON, source, identifier=asked)
-            return _refusal(code, f"The API key cannot be checked: {error}", exchange, asked.text)
+            caller = await caller_of(self._callers, exchange, now_s)
+        except RefusedError as error:
+            self._tally.count(now_s, error.code, CHANNEL_HTTP_JSON, source)
+            return refusal_of(error, text)
         resolution = await self._resolver.resolve(
             asked, now_s, authoritative=question.authoritative
         )
-        code, reply = _reply(exchange, asked, question, resolution, caller)
+        code, reply = _reply(asked, question, resolution, caller)
         self._tally.count(
             now_s,
             code,
@@ -104,49 +77,55 @@ class JsonDoor:
 
 
 def _reply(
-    exchange: Exchange,
-    asked: Identifier,
-    question: _Question,
-    resolution: Resolution,
-    caller: Caller,
+    asked: Identifier, question: _Question, resolution: Resolution, caller: Caller
 ) -> tuple[ResponseCode, Reply]:
-    code = resolution.code
-    if code != ResponseCode.SUCCESS:
-        return code, _refusal(code, resolution.message, exchange, asked.text)
     may_read_all = caller.may_write(asked.prefix_key)
-    if question.wants_all and not may_read_all:
-        code = ResponseCode.AUTHENTICATION_NEEDED
-        return code, _refusal(code, None, exchange, asked.text)
-    headers: Headers = [_VARY, *stale_headers(resolution)]
-    if question.query.is_plain and not may_read_all and not question.pretty:
-        body = plain_body(resolution, asked.text)
-    else:
-        values = _selected(question.query, resolution.record.values, may_read_all)
-        if values or (question.query.is_plain and not resolution.record.values):
-            body = handle_json.resolution_answer(asked.text, values, question.pretty)
-        else:
-            code = ResponseCode.VALUES_NOT_FOUND
-            body = handle_json.values_not_found_answer(asked.text, question.pretty)
+    code, message = resolution.code, resolution.message
+    if code == ResponseCode.SUCCESS and question.public_only is False and not may_read_all:
+        code, message = _needed(caller), None
+    if code != ResponseCode.SUCCESS:
+        return code, refusal(code, message, asked.text)
+    reads_all = may_read_all and question.public_only is not True
+    code, body = _found(asked, question, resolution, reads_all)
+    headers = stale_headers(resolution)
     if question.callback is not None:
         script = b"application/javascript;charset=utf-8"
         return code, Reply(200, handle_json.jsonp(question.callback, body), script, headers)
     return code, Reply(200, body, headers=headers)
 
 
-def plain_body(resolution: Resolution, text: str) -> bytes:
+def _needed(caller: Caller) -> ResponseCode:
+    """What a caller lacks who may read public values only."""
+    if caller.owner is None:
+        return ResponseCode.AUTHENTICATION_NEEDED
+    return ResponseCode.INSUFFICIENT_PERMISSIONS
+
+
+def _found(
+    asked: Identifier, question: _Question, resolution: Resolution, reads_all: bool
+) -> tuple[ResponseCode, bytes]:
+    """The body that shows the values asked for, or that says that there are none."""
+    query = question.query
+    if query.is_plain and not reads_all and not question.pretty:
+        return ResponseCode.SUCCESS, _plain_body(resolution, asked.text)
+    found = replace(query, public_only=not reads_all).select(resolution.record.values)
+    values = [value for value in found if value.permissions & (PUBLIC_READ | ADMIN_READ)]
+    if values or query.is_plain:
+        body = handle_json.resolution_answer(asked.text, values, question.pretty)
+        return ResponseCode.SUCCESS, body
+    body = handle_json.values_not_found_answer(asked.text, question.pretty)
+    return ResponseCode.VALUES_NOT_FOUND, body
+
+
+def _plain_body(resolution: Resolution, text: str) -> bytes:
     """The answer to the plain question, prepared once for the spelling of the registration."""
     entry, record = resolution.entry, resolution.record
     assert entry is not None
     if text != record.handle:
-        return handle_json.resolution_answer(text, public_values(record.values))
+        return handle_json.resolution_answer(text, Query().select(record.values))
     if entry.body is None:
-        entry.body = handle_json.resolution_answer(text, public_values(record.values))
+        entry.body = handle_json.resolution_answer(text, Query().select(record.values))
     return entry.body
-
-
-def public_values(values: tuple[HandleValue, ...]) -> tuple[HandleValue, ...]:
-    """What everybody may read."""
-    return tuple(value for value in values if value.is_public)
 
 
 def stale_headers(resolution: Resolution) -> Headers:
@@ -159,14 +138,6 @@ def stale_headers(resolution: Resolution) -> Headers:
     ]
 
 
-def _selected(
-    query: Query, values: tuple[HandleValue, ...], may_read_all: bool
-) -> tuple[HandleValue, ...]:
-    readable = PUBLIC_READ | (ADMIN_READ if may_read_all else 0)
-    whole = Query(query.indexes, query.types, public_only=False)
-    return tuple(value for value in whole.select(values) if value.permissions & readable)
-
-
 async def _parameters(exchange: Exchange) -> Parameters:
     parameters = exchange.parameters()
     if exchange.method != "POST":
@@ -174,45 +145,19 @@ async def _parameters(exchange: Exchange) -> Parameters:
     body = await exchange.body(BODY_SIZE_BYTES_MAX)
     if not body:
         return parameters
-    media_type = (exchange.header(b"content-type") or "").partition(";")[0].strip().lower()
-    if media_type == "application/json":
-        try:
-            document = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise BadRequestError(f"body is not JSON: {error}") from None
-        posted = Parameters.from_document(document)
+    if exchange.media_type == "application/json":
+        posted = Parameters.from_document(document_of(body))
     else:
         posted = Parameters.from_form(body)
     return Parameters({**parameters.values, **posted.values})
 
 
 def _question(parameters: Parameters) -> _Question:
-    public_only = parameters.flag("publicOnly", default=True)
+    is_said = parameters.first("publicOnly") is not None
     return _Question(
-        query=Query(
-            tuple(_index(text) for text in parameters.all("index")),
-            tuple(parameters.all("type")),
-        ),
-        wants_all=not public_only,
+        query=Query(parameters.integers("index"), tuple(parameters.all("type"))),
+        public_only=parameters.flag("publicOnly") if is_said else None,
         authoritative=parameters.flag("auth"),
         pretty=parameters.flag("pretty"),
         callback=parameters.first("callback"),
-    )
-
-
-def _index(text: str) -> int:
-    # The wording is the reference server's, which clients show as it is.
-    if not _INTEGER.fullmatch(text) or int(text) not in _INDEX_RANGE:
-        shown = text[:100]
-        raise BadRequestError(f'java.lang.NumberFormatException: For input string: "{shown}"')
-    return int(text)
-
-
-def _refusal(
-    code: ResponseCode, message: str | None, exchange: Exchange, text: str | None = None
-) -> Reply:
-    return Reply(
-        http_status(code, is_secure=exchange.is_secure),
-        handle_json.error_answer(code, message, text),
-        headers=retry_later(code),
     )

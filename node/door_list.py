@@ -2,20 +2,20 @@
 
 from ipaddress import ip_address
 
-from node.callers import Caller, Callers, UnknownKeyError
+from node.callers import Caller, Callers
 from node.config import Config
-from node.http_exchange import BadRequestError, Exchange, Parameters, Reply
-from node.problems import http_status, retry_later
+from node.http_exchange import BadRequestError, Exchange, Parameters, RefusedError, Reply
+from node.problems import caller_of, identifier_of, refusal, refusal_of
 from registry.records import LIST_PAGE_SIZE_MAX, PostgresRecords
 from resolver.errors import RegistryUnavailableError
-from resolver.handle_json import error_answer, list_answer, prefixes_answer, site_answer
-from resolver.identifier import PREFIX_HANDLE_PREFIX, fold
+from resolver.handle_json import list_answer, prefixes_answer, site_answer
+from resolver.identifier import PREFIX_HANDLE_PREFIX
 from resolver.prefix_directory import PrefixDirectory
 from resolver.response_code import ResponseCode
 from resolver.wire import Interface, Server, SiteInfo
 from resolver.wire import _records as records_wire
 
-_PAGE_MAX = 1_000_000
+PAGE_MAX = 1_000_000
 
 
 class ListDoor:
@@ -35,30 +35,32 @@ class ListDoor:
 
     async def identifiers(self, exchange: Exchange, now_s: float) -> Reply:
         """Identifiers below `prefix`, one page or all."""
+        prefix = None
         try:
             parameters = exchange.parameters()
-            prefix = parameters.first("prefix") or ""
-            caller = await self._callers.of(exchange, now_s)
-            return await self._listed(exchange, parameters, prefix, caller)
-        except BadRequestError as error:
-            return _refusal(exchange, ResponseCode.PROTOCOL_ERROR, str(error))
-        except UnknownKeyError:
-            return _refusal(exchange, ResponseCode.AUTHENTICATION_FAILED, None, prefix)
+            prefix = parameters.first("prefix")
+            if not prefix:
+                raise BadRequestError("prefix: expected the prefix whose identifiers are listed")
+            caller = await self._known_caller(exchange, now_s)
+            return await self._listed(parameters, prefix, caller)
+        except RefusedError as error:
+            return refusal_of(error, prefix)
         except RegistryUnavailableError as error:
-            return _refusal(exchange, ResponseCode.SERVER_TOO_BUSY, str(error), prefix)
+            return refusal(ResponseCode.SERVER_TOO_BUSY, str(error), prefix)
 
     async def prefixes(self, exchange: Exchange, now_s: float) -> Reply:
         """The prefix handles that this node homes."""
         try:
-            caller = await self._callers.of(exchange, now_s)
-        except UnknownKeyError:
-            return _refusal(exchange, ResponseCode.AUTHENTICATION_FAILED, None)
-        except RegistryUnavailableError as error:
-            return _refusal(exchange, ResponseCode.SERVER_TOO_BUSY, str(error))
-        if caller.owner is None:
-            return _refusal(exchange, ResponseCode.AUTHENTICATION_NEEDED, None)
-        if not caller.is_operator:
-            return _refusal(exchange, ResponseCode.INSUFFICIENT_PERMISSIONS, None)
+            caller = await self._known_caller(exchange, now_s)
+            if not caller.is_operator:
+                raise RefusedError(
+                    ResponseCode.INSUFFICIENT_PERMISSIONS, "Only the operator lists prefixes"
+                )
+        except RefusedError as error:
+            return refusal_of(error)
+        if not self._directory.is_known:
+            message = "the table of prefixes was not loaded yet"
+            return refusal(ResponseCode.SERVER_TOO_BUSY, message)
         keys = sorted(state.key for state in self._directory.states())
         return Reply(200, prefixes_answer([f"{PREFIX_HANDLE_PREFIX}/{key}" for key in keys]))
 
@@ -76,19 +78,18 @@ class ListDoor:
         site = SiteInfo((server,), serial=1, is_primary=True)
         return Reply(200, site_answer(site))
 
-    async def _listed(
-        self, exchange: Exchange, parameters: Parameters, prefix: str, caller: Caller
-    ) -> Reply:
-        if not prefix:
-            raise BadRequestError("prefix: expected the prefix whose identifiers are listed")
-        key = fold(prefix).removeprefix(f"{PREFIX_HANDLE_PREFIX}/")
+    async def _known_caller(self, exchange: Exchange, now_s: float) -> Caller:
+        caller = await caller_of(self._callers, exchange, now_s)
         if caller.owner is None:
-            return _refusal(exchange, ResponseCode.AUTHENTICATION_NEEDED, None, prefix)
-        if all(state.key != key for state in self._directory.states()):
-            message = "That prefix doesn't live here"
-            return _refusal(exchange, ResponseCode.SERVER_NOT_RESPONSIBLE, message, prefix)
+            raise RefusedError(ResponseCode.AUTHENTICATION_NEEDED)
+        return caller
+
+    async def _listed(self, parameters: Parameters, prefix: str, caller: Caller) -> Reply:
+        key = self._key(prefix)
         if not caller.may_write(key):
-            return _refusal(exchange, ResponseCode.INSUFFICIENT_PERMISSIONS, None, prefix)
+            raise RefusedError(
+                ResponseCode.INSUFFICIENT_PERMISSIONS, "This API key does not own this prefix"
+            )
         page, page_size = _number(parameters, "page"), _number(parameters, "pageSize")
         if page_size is not None and page_size > LIST_PAGE_SIZE_MAX:
             raise BadRequestError(f"pageSize: at most {LIST_PAGE_SIZE_MAX} are allowed")
@@ -101,21 +102,20 @@ class ListDoor:
         found = await self._records.list_page(key, page or 0, size) if size else []
         return Reply(200, list_answer(prefix, found, total, page, page_size))
 
+    def _key(self, prefix: str) -> str:
+        """The key of an allotted prefix, which may be written as its prefix handle."""
+        asked = identifier_of(prefix)
+        state = self._directory.responsible(asked) if asked.is_prefix_handle else None
+        if state is None:
+            message = "That prefix doesn't live here"
+            raise RefusedError(ResponseCode.SERVER_NOT_RESPONSIBLE, message)
+        return state.key
+
 
 def _number(parameters: Parameters, name: str) -> int | None:
     text = parameters.first(name)
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= _PAGE_MAX):
-        raise BadRequestError(f"{name}: expected a number from 0 to {_PAGE_MAX}")
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= PAGE_MAX):
+        raise BadRequestError(f"{name}: expected a number from 0 to {PAGE_MAX}")
     return int(text)
-
-
-def _refusal(
-    exchange: Exchange, code: ResponseCode, message: str | None, text: str | None = None
-) -> Reply:
-    return Reply(
-        http_status(code, is_secure=exchange.is_secure),
-        error_answer(code, message, text),
-        headers=retry_later(code),
-    )

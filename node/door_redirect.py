@@ -5,29 +5,27 @@ http and https only.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from email.utils import formatdate
 from xml.sax.saxutils import quoteattr
 
 from metrics.dimension import CHANNEL_REDIRECT
-from node.callers import Caller, Callers, UnknownKeyError
-from node.door_json import public_values, stale_headers
+from node.callers import Callers
+from node.door_json import stale_headers
 from node.http_exchange import (
     HTML,
-    BadRequestError,
     Exchange,
     Headers,
     Parameters,
+    RefusedError,
     Reply,
     decoded_path,
 )
 from node.pages import identifier_path, language_of, problem_page, record_page, redirect_page
-from node.problems import http_status, retry_later
+from node.problems import caller_of, http_status, identifier_of, retry_later
 from node.tally import Tally
-from resolver import identifier
-from resolver.errors import InvalidIdentifierError, RegistryUnavailableError
-from resolver.identifier import Identifier, fold
-from resolver.locations import choose_location
+from resolver.identifier import fold
+from resolver.locations import choose_location, locations_from_xml
 from resolver.query import Query
 from resolver.record import TTL_RELATIVE, HandleValue
 from resolver.redirect_target import redirect_target
@@ -35,11 +33,13 @@ from resolver.resolve import Resolution, Resolver
 from resolver.response_code import ResponseCode
 
 _SCHEMES = ("urn:hdl:", "urn:doi:", "hdl:", "doi:")
+# Attributes that a requester can ask for at once; a document has about five.
+LOCATT_MAX = 20
 _MESSAGES = {
     ResponseCode.HANDLE_NOT_FOUND: ("not_found", "not_found_text"),
     ResponseCode.SERVER_NOT_RESPONSIBLE: ("refused", "not_responsible_text"),
     ResponseCode.INVALID_HANDLE: ("refused", "invalid_text"),
-    ResponseCode.PROTOCOL_ERROR: ("refused", "invalid_text"),
+    ResponseCode.PROTOCOL_ERROR: ("refused", "parameter_text"),
     ResponseCode.AUTHENTICATION_FAILED: ("refused", "key_text"),
     ResponseCode.SERVER_TOO_BUSY: ("refused", "away_text"),
 }
@@ -59,83 +59,62 @@ class RedirectDoor:
         source = self._tally.source(exchange)
         language = language_of(exchange.header(b"accept-language"))
         try:
-            asked = identifier.from_text(text)
+            asked = identifier_of(text)
             parameters = exchange.parameters()
-            query = _query(parameters)
-            caller = await self._callers.of(exchange, now_s)
-        except (InvalidIdentifierError, BadRequestError, UnknownKeyError) as error:
-            return self._refused(_code(error), text, language, source, now_s)
-        except RegistryUnavailableError:
-            code = ResponseCode.SERVER_TOO_BUSY
-            return self._refused(code, text, language, source, now_s)
+            query = Query(parameters.integers("index"), tuple(parameters.all("type")))
+            caller = await caller_of(self._callers, exchange, now_s)
+        except RefusedError as error:
+            self._tally.count(now_s, error.code, CHANNEL_REDIRECT, source)
+            return _problem(error.code, text, language)
         resolution = await self._resolver.resolve(
             asked, now_s, authoritative=parameters.flag("auth")
         )
-        self._count(now_s, source, caller, asked, resolution)
-        if resolution.code != ResponseCode.SUCCESS:
-            return _problem(resolution.code, text, language)
-        return _led(exchange, asked, parameters, query, resolution, now_s, language)
-
-    def _count(
-        self,
-        now_s: float,
-        source: str,
-        caller: Caller,
-        asked: Identifier,
-        resolution: Resolution,
-    ) -> None:
+        code, values = resolution.code, query.select(_values(resolution))
+        if code == ResponseCode.SUCCESS and not values and not query.is_plain:
+            code = ResponseCode.VALUES_NOT_FOUND
         self._tally.count(
             now_s,
-            resolution.code,
+            code,
             CHANNEL_REDIRECT,
             source,
             caller=caller,
             identifier=asked,
             resolution=resolution,
         )
+        if resolution.code != ResponseCode.SUCCESS:
+            return _problem(code, text, language)
+        reply = _led(exchange, parameters, values, now_s) or record_page(
+            asked.text, values, language, is_stale=resolution.stale_age_s is not None
+        )
+        reply.headers.extend(stale_headers(resolution))
+        return reply
 
-    def _refused(
-        self, code: ResponseCode, text: str, language: str, source: str, now_s: float
-    ) -> Reply:
-        self._tally.count(now_s, code, CHANNEL_REDIRECT, source)
-        return _problem(code, text, language)
+
+def _values(resolution: Resolution) -> tuple[HandleValue, ...]:
+    return resolution.record.values if resolution.code == ResponseCode.SUCCESS else ()
 
 
 def _led(
-    exchange: Exchange,
-    asked: Identifier,
-    parameters: Parameters,
-    query: Query,
-    resolution: Resolution,
-    now_s: float,
-    language: str,
-) -> Reply:
-    values = query.select(resolution.record.values)
+    exchange: Exchange, parameters: Parameters, values: Sequence[HandleValue], now_s: float
+) -> Reply | None:
+    """Where the values lead, or None if they are to be shown."""
     action = parameters.first("action")
-    headers = stale_headers(resolution)
     if action == "showurls":
-        return _urls(values, headers)
-    if not parameters.flag("noredirect") and action != "showvalues":
-        reply = (
-            _alias(values, parameters, now_s)
-            or _location(exchange, values, parameters, now_s)
-            or _url(values, parameters, now_s)
-        )
-        if reply is not None:
-            reply.headers.extend(headers)
-            return reply
-    page = record_page(
-        asked.text, public_values(values), language, is_stale=resolution.stale_age_s is not None
+        return _urls(values)
+    if parameters.flag("noredirect") or action == "showvalues":
+        return None
+    return (
+        _alias(values, parameters, now_s)
+        or _location(exchange, values, parameters, now_s)
+        or _url(values, parameters, now_s)
     )
-    page.headers.extend(headers)
-    return page
 
 
 def _alias(values: Sequence[HandleValue], parameters: Parameters, now_s: float) -> Reply | None:
     if parameters.flag("ignore_aliases"):
         return None
     for value in values:
-        if value.type == "HS_ALIAS":
+        if fold(value.type) == "HS_ALIAS":
             target = value.data.decode("utf-8", "replace").strip()
             if target:
                 return _redirect(301, identifier_path(target), target, value, now_s)
@@ -145,27 +124,25 @@ def _alias(values: Sequence[HandleValue], parameters: Parameters, now_s: float) 
 def _location(
     exchange: Exchange, values: Sequence[HandleValue], parameters: Parameters, now_s: float
 ) -> Reply | None:
+    locatt = [_pair(text) for text in parameters.all("locatt")[:LOCATT_MAX]]
+    accept = exchange.header(b"accept")
     for value in values:
-        if value.type.lower() == "10320/loc":
-            chosen = choose_location(
-                value.data,
-                locatt=[_pair(text) for text in parameters.all("locatt")[:20]],
-                accept=exchange.header(b"accept"),
-                random_unit=random.random(),
-            )
-            if chosen is not None:
-                reply = _redirect(chosen.http_status, chosen.href, chosen.href, value, now_s)
-                if chosen.vary_accept:
-                    reply.headers.append((b"vary", b"Accept"))
-                return reply
+        if not _is_location(value):
+            continue
+        chosen = choose_location(
+            value.data, locatt=locatt, accept=accept, random_unit=random.random()
+        )
+        if chosen is not None:
+            reply = _redirect(chosen.http_status, chosen.href, chosen.href, value, now_s)
+            if chosen.vary_accept:
+                reply.headers.append((b"vary", b"Accept"))
+            return reply
     return None
 
 
 def _url(values: Sequence[HandleValue], parameters: Parameters, now_s: float) -> Reply | None:
     append = parameters.first("urlappend") or ""
-    exact = [value for value in values if fold(value.type) == "URL"]
-    below = [value for value in values if fold(value.type).startswith("URL.")]
-    for value in (*exact, *below):
+    for value in _in_order(values):
         shown = value.data.decode("utf-8", "replace")
         location = redirect_target(shown, append)
         if location is not None:
@@ -173,37 +150,47 @@ def _url(values: Sequence[HandleValue], parameters: Parameters, now_s: float) ->
     return None
 
 
+def _in_order(values: Iterable[HandleValue]) -> list[HandleValue]:
+    """The URL values: those of exactly this type before those of a type below it."""
+    found = [value for value in values if fold(f"{value.type}.").startswith("URL.")]
+    return sorted(found, key=lambda value: fold(value.type) != "URL")
+
+
 def _redirect(status: int, location: str, shown: str, value: HandleValue, now_s: float) -> Reply:
-    # An absolute ttl is a date; a redirect is then as fresh as a default one.
-    kept_s = value.ttl if value.ttl_type == TTL_RELATIVE else max(0, value.ttl - int(now_s))
+    expires_s = value.ttl + (int(now_s) if value.ttl_type == TTL_RELATIVE else 0)
     headers: Headers = [
         (b"location", location.encode("ascii")),
-        (b"expires", formatdate(int(now_s) + kept_s, usegmt=True).encode()),
+        (b"expires", formatdate(expires_s, usegmt=True).encode()),
     ]
     return Reply(status, redirect_page(location, shown), HTML, headers)
 
 
-def _urls(values: Sequence[HandleValue], headers: Headers) -> Reply:
-    found = []
-    for value in values:
-        if value.type.lower() == "10320/loc":
-            chosen = choose_location(value.data, random_unit=0.0)
-            found += [] if chosen is None else [chosen.href]
-        elif fold(value.type) == "URL" or fold(value.type).startswith("URL."):
-            target = redirect_target(value.data.decode("utf-8", "replace"))
-            found += [] if target is None else [target]
-    rows = "".join(
-        f'<location id="{number}" href={quoteattr(href)}/>' for number, href in enumerate(found)
+def _urls(values: Sequence[HandleValue]) -> Reply:
+    """Every place that the values lead to: the locations with their attributes, then the URLs."""
+    found = [dict(location) for value in values for location in _locations(value)]
+    targets = (
+        redirect_target(value.data.decode("utf-8", "replace")) for value in _in_order(values)
     )
-    body = f"<locations>{rows}</locations>".encode()
-    return Reply(200, body, b"text/xml;charset=utf-8", list(headers))
+    found += [{"href": target} for target in targets if target is not None]
+    rows = "".join(f"<location{_attributes(location)}/>" for location in found)
+    return Reply(200, f"<locations>{rows}</locations>".encode(), b"text/xml;charset=utf-8")
 
 
-def _query(parameters: Parameters) -> Query:
-    indexes = parameters.all("index")
-    if not all(text.isascii() and text.isdigit() and len(text) < 11 for text in indexes):
-        raise BadRequestError("index: expected numbers")
-    return Query(tuple(int(text) for text in indexes), tuple(parameters.all("type")))
+def _locations(value: HandleValue) -> Iterable[dict[str, str]]:
+    found = locations_from_xml(value.data) if _is_location(value) else None
+    for location in () if found is None else found.entries:
+        yield {**location.attributes, "href": location.href}
+
+
+def _attributes(location: dict[str, str]) -> str:
+    # A name in braces is of a namespace, whose declaration is not repeated here.
+    return "".join(
+        f" {name}={quoteattr(text)}" for name, text in location.items() if name[0] != "{"
+    )
+
+
+def _is_location(value: HandleValue) -> bool:
+    return fold(value.type) == "10320/LOC"
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -218,16 +205,8 @@ def _without_scheme(text: str) -> str:
     return text
 
 
-def _code(error: Exception) -> ResponseCode:
-    if isinstance(error, UnknownKeyError):
-        return ResponseCode.AUTHENTICATION_FAILED
-    if isinstance(error, BadRequestError):
-        return ResponseCode.PROTOCOL_ERROR
-    return ResponseCode.INVALID_HANDLE
-
-
 def _problem(code: ResponseCode, text: str, language: str) -> Reply:
     title, message = _MESSAGES[code]
-    reply = problem_page(http_status(code, is_secure=False), title, message, text, language)
+    reply = problem_page(http_status(code), title, message, text, language)
     reply.headers.extend(retry_later(code))
     return reply

@@ -3,12 +3,12 @@
 Resolving goes straight from bytes to a door; writing and administration go through FastAPI.
 """
 
+import contextlib
 import gzip
 import logging
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -18,15 +18,16 @@ from node.door_json import JsonDoor
 from node.door_list import ListDoor
 from node.door_redirect import RedirectDoor
 from node.http_exchange import (
-    BodyTooLargeError,
     DisconnectedError,
     Exchange,
     Headers,
+    Parameters,
+    RefusedError,
     Reply,
     send_reply,
 )
 from node.pages import form_page, identifier_path, language_of
-from resolver.handle_json import error_answer
+from node.problems import refusal, refusal_of
 from resolver.response_code import ResponseCode
 
 _log = logging.getLogger("idnode.http")
@@ -34,7 +35,8 @@ _log = logging.getLogger("idnode.http")
 # Smaller answers gain nothing from compression.
 GZIP_FROM_BYTES = 4_096
 FORM_SIZE_BYTES_MAX = 4_096
-_ALLOW = (b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS")
+# The reference server names both, though its answers do not depend on the second.
+_VARY = (b"vary", b"Accept-Encoding, User-Agent")
 _PREFLIGHT: Headers = [
     (b"access-control-max-age", b"86400"),
     (b"access-control-allow-methods", b"GET,POST,HEAD,PUT,DELETE"),
@@ -49,11 +51,21 @@ _FAVICON = bytes.fromhex(
     "00000100010001010000010018003000000016000000280000000100000002000000010018000000000004000000"
     "0000000000000000000000000000000000c4812f0000000000"
 )
-# Paths that the framework serves; everything else below /api is unknown.
+# Paths that the framework serves.
 FRAMEWORK_PATHS = frozenset(
     (b"/health", b"/ready", b"/metrics", b"/openapi.json", b"/api/measures")
 )
-_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"))
+_READS = ("GET", "HEAD")
+# What is served below /api besides identifiers, and where more than reading is served.
+_METHODS = {
+    b"/": (*_READS, "POST"),
+    b"": (*_READS, "POST"),
+    b"/api/handles": (*_READS, "POST"),
+    b"/api/resolve": ("POST",),
+    b"/api/prefixes": _READS,
+    b"/api/site": _READS,
+    b"/api/measures": _READS,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +97,12 @@ class Front:
         except Exception:
             # Ours to mend: the log has the traceback, the caller one line.
             _log.exception("request failed: %s %r", exchange.method, exchange.path[:300])
-            reply = Reply(500, error_answer(ResponseCode.ERROR, "Internal error, see the log"))
+            reply = refusal(ResponseCode.ERROR, "Internal error, see the log")
         if reply is None:
-            await self._framework(scope, receive, _with_cors(exchange, send))
+            # Routes see the path as it was sent: no character of a name means anything to them.
+            sent = {**scope, "path": exchange.path.decode("latin-1")}
+            with contextlib.suppress(DisconnectedError):
+                await self._framework(sent, receive, _with_cors(exchange, send))
             return
         _finish(exchange, reply)
         await send_reply(send, reply, with_body=exchange.method != "HEAD")
@@ -95,43 +110,37 @@ class Front:
     async def _reply(self, exchange: Exchange) -> Reply | None:
         """The reply of a door, or None for what the framework answers."""
         path, method = exchange.path, exchange.method
+        methods = _methods(path)
+        if not methods:
+            return _unknown_endpoint(exchange)
         if method == "OPTIONS":
-            return _options(exchange)
-        if method not in _METHODS:
-            return _unknown_method(method)
+            return _options(exchange, methods)
+        if method not in methods:
+            return _unknown_method(method, methods)
+        if path in FRAMEWORK_PATHS:
+            return None
         if path.startswith(door_json.PATH):
             if method in ("PUT", "DELETE"):
                 return None
             return await self._doors.json.answer(exchange, self._now_s())
-        if path == b"/api" or path.startswith(b"/api/"):
+        if path.startswith(b"/api/"):
             return await self._api(exchange, path, method)
-        if path in FRAMEWORK_PATHS:
-            return None
-        return await self._web(exchange, path, method)
+        return await self._web(exchange, path)
 
     async def _api(self, exchange: Exchange, path: bytes, method: str) -> Reply | None:
-        is_read = method in ("GET", "HEAD")
-        if path == door_batch.PATH and method == "POST":
+        if path == door_batch.PATH:
             return await self._doors.batch.answer(exchange, self._now_s())
-        if path == b"/api/handles" and is_read:
-            return await self._doors.listing.identifiers(exchange, self._now_s())
-        if path == b"/api/prefixes" and is_read:
+        if path == b"/api/prefixes":
             return await self._doors.listing.prefixes(exchange, self._now_s())
-        if path == b"/api/site" and is_read:
+        if path == b"/api/site":
             return self._doors.listing.site()
-        if path == b"/api/handles" and method == "POST":
+        if method == "POST":
             return None
-        if path in FRAMEWORK_PATHS:
-            return None
-        return _unknown_endpoint(exchange)
+        return await self._doors.listing.identifiers(exchange, self._now_s())
 
-    async def _web(self, exchange: Exchange, path: bytes, method: str) -> Reply:
-        if method in ("PUT", "DELETE"):
-            return _unknown_method(method)
+    async def _web(self, exchange: Exchange, path: bytes) -> Reply:
         if path in (b"/", b""):
             return await _root(exchange)
-        if method == "POST":
-            return _unknown_method(method)
         if path == b"/favicon.ico":
             return Reply(200, _FAVICON, b"image/x-icon")
         if path == b"/robots.txt":
@@ -141,41 +150,57 @@ class Front:
         return await self._doors.redirect.answer(exchange, self._now_s())
 
 
+def _methods(path: bytes) -> tuple[str, ...]:
+    """The methods that are served at `path`; none where there is nothing."""
+    if path.startswith(door_json.PATH):
+        return (*_READS, "POST", "PUT", "DELETE")
+    is_api = path == b"/api" or path.startswith(b"/api/")
+    return _METHODS.get(path, () if is_api else _READS)
+
+
 async def _root(exchange: Exchange) -> Reply:
     if exchange.method != "POST":
         return form_page(language_of(exchange.header(b"accept-language")))
     try:
-        form = parse_qs((await exchange.body(FORM_SIZE_BYTES_MAX)).decode("utf-8", "replace"))
-    except (BodyTooLargeError, ValueError) as error:
-        return Reply(400, error_answer(ResponseCode.PROTOCOL_ERROR, str(error)))
-    asked = form.get("hdl", [""])[0].strip()
+        form = Parameters.from_form(await exchange.body(FORM_SIZE_BYTES_MAX))
+    except RefusedError as error:
+        return refusal_of(error)
+    asked = (form.first("hdl") or "").strip()
     location = identifier_path(asked) if asked else "/"
     return Reply(303, content_type=None, headers=[(b"location", location.encode("ascii"))])
 
 
-def _options(exchange: Exchange) -> Reply:
+def _options(exchange: Exchange, methods: tuple[str, ...]) -> Reply:
     preflight = exchange.header(b"access-control-request-method") is not None
     if preflight and exchange.header(b"origin") is not None:
         return Reply(200, content_type=None, headers=list(_PREFLIGHT))
-    return Reply(200, content_type=None, headers=[_ALLOW])
+    return Reply(200, content_type=None, headers=[_allow(methods)])
 
 
-def _unknown_method(method: str) -> Reply:
+def _unknown_method(method: str, methods: tuple[str, ...]) -> Reply:
     # The reference answers 501; a method that is known but not served here is 405
     # (RFC 9110 §15.5.6), and no client input may look like a failure of the node.
-    body = error_answer(ResponseCode.PROTOCOL_ERROR, f"Unknown method {method[:40]}")
-    return Reply(405, body, headers=[_ALLOW])
+    message = f"Unknown method {method[:40]}"
+    reply = refusal_of(RefusedError(ResponseCode.PROTOCOL_ERROR, message, status=405))
+    reply.headers.append(_allow(methods))
+    return reply
+
+
+def _allow(methods: tuple[str, ...]) -> tuple[bytes, bytes]:
+    return b"allow", ", ".join((*methods, "OPTIONS")).encode("ascii")
 
 
 def _unknown_endpoint(exchange: Exchange) -> Reply:
     shown = exchange.path[:300].decode("ascii", "replace")
     message = f"Unknown HTTP API endpoint {exchange.method} {shown}"
-    return Reply(404, error_answer(ResponseCode.PROTOCOL_ERROR, message))
+    return refusal_of(RefusedError(ResponseCode.PROTOCOL_ERROR, message, status=404))
 
 
 def _finish(exchange: Exchange, reply: Reply) -> None:
-    """What every answer gets: the caller's origin, and compression where it pays."""
+    """What every answer gets: what it depends on, and compression where it pays."""
     reply.headers.extend(_cors(exchange))
+    if reply.status == 200 and reply.body:
+        reply.headers.append(_VARY)
     if len(reply.body) >= GZIP_FROM_BYTES and _accepts_gzip(exchange):
         reply.body = gzip.compress(reply.body, 1, mtime=0)
         reply.headers.append((b"content-encoding", b"gzip"))

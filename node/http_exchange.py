@@ -1,27 +1,54 @@
 """One HTTP exchange below the framework: what was asked, and the reply as bytes."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qsl, unquote_to_bytes
 
+import orjson
 from starlette.types import Receive, Scope, Send
+
+from resolver.response_code import ResponseCode
 
 JSON = b"application/json;charset=utf-8"
 HTML = b"text/html;charset=utf-8"
 
 # More parameters than a resolution can mean anything by.
 PARAMETERS_MAX = 1_000
+_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,10}")
+_INTEGER_RANGE: Final = range(-(2**31), 2**31)
 
 Headers = list[tuple[bytes, bytes]]
 
 
-class BadRequestError(Exception):
+class RefusedError(Exception):
+    """A request that is answered with a response code and changes nothing.
+
+    `status` is set where HTTP knows more than the response code says.
+    """
+
+    def __init__(
+        self, code: ResponseCode, message: str | None = None, status: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.status = status
+
+
+class BadRequestError(RefusedError):
     """What was sent cannot be understood; the message says what, where and what was expected."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(ResponseCode.PROTOCOL_ERROR, message)
 
-class BodyTooLargeError(Exception):
+
+class BodyTooLargeError(RefusedError):
     """The body is longer than this door reads."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ResponseCode.PROTOCOL_ERROR, message, status=413)
 
 
 class DisconnectedError(Exception):
@@ -55,10 +82,6 @@ class Exchange:
         return bytes(self.scope.get("raw_path") or self.scope["path"].encode())
 
     @property
-    def is_secure(self) -> bool:
-        return bool(self.scope.get("scheme") == "https")
-
-    @property
     def peer(self) -> str:
         client = self.scope.get("client")
         return str(client[0]) if client else ""
@@ -69,6 +92,11 @@ class Exchange:
             if key == name:
                 return str(value.decode("latin-1"))
         return None
+
+    @property
+    def media_type(self) -> str:
+        """The type of the body, lower case, without parameters; empty if it is not said."""
+        return (self.header(b"content-type") or "").partition(";")[0].strip().lower()
 
     def parameters(self) -> "Parameters":
         """The parameters of the query.
@@ -85,9 +113,12 @@ class Exchange:
             BodyTooLargeError: if it is longer; the rest is not read.
             DisconnectedError: if the caller went away.
         """
-        length = self.header(b"content-length")
-        if length is not None and length.isdigit() and int(length[:19]) > size_bytes_max:
-            raise BodyTooLargeError(f"body is {length} bytes, at most {size_bytes_max} are read")
+        length = self.header(b"content-length") or ""
+        # The parser took it as a number; 19 digits of it are enough to say that it is too large.
+        if length and int(length[:19]) > size_bytes_max:
+            raise BodyTooLargeError(
+                f"body is {length[:19]} bytes, at most {size_bytes_max} are read"
+            )
         parts: list[bytes] = []
         size_bytes = 0
         while True:
@@ -97,7 +128,9 @@ class Exchange:
             part = message.get("body", b"")
             size_bytes += len(part)
             if size_bytes > size_bytes_max:
-                raise BodyTooLargeError(f"body is longer than {size_bytes_max} bytes")
+                raise BodyTooLargeError(
+                    f"body is longer than {size_bytes_max} bytes, no more is read"
+                )
             parts.append(part)
             if not message.get("more_body", False):
                 return b"".join(parts)
@@ -147,18 +180,48 @@ class Parameters:
         values = self.values.get(name)
         return values[0] if values else None
 
+    def integers(self, name: str) -> tuple[int, ...]:
+        """The values of `name`, 32 bits each.
+
+        Raises:
+            BadRequestError: in the words of the reference server, which clients show as it is.
+        """
+        return tuple(_integer(text) for text in self.all(name))
+
     def flag(self, name: str, default: bool = False) -> bool:
         """True when present and empty, "yes" or "true" (Handle.Net: HTTP API)."""
         value = self.first(name)
         return default if value is None else value.lower() in ("", "yes", "true")
 
 
+def _integer(text: str) -> int:
+    if not _INTEGER.fullmatch(text) or int(text) not in _INTEGER_RANGE:
+        shown = text[:100]
+        raise BadRequestError(f'java.lang.NumberFormatException: For input string: "{shown}"')
+    return int(text)
+
+
 def _plain(name: str, item: object) -> str:
     if isinstance(item, bool):
         return "true" if item else "false"
-    if isinstance(item, str | int):
+    if isinstance(item, float) and item.is_integer():
+        return str(int(item))  # 1.0 is a whole number in JSON
+    if isinstance(item, str | int | float):
         return str(item)
     raise BadRequestError(f"{name}: expected text, a number, true or false")
+
+
+def document_of(body: bytes) -> object:
+    """What a JSON body says.
+
+    Raises:
+        BadRequestError: if it is not JSON.
+    """
+    try:
+        document: object = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequestError(f"body is not JSON: {error}") from None
+    return document
 
 
 def decoded_path(path: bytes) -> str:

@@ -1,64 +1,305 @@
-"""uvicorn's HTTP protocol with limits: nobody holds a connection by being slow or long."""
+"""uvicorn's HTTP protocol with limits: nobody holds a connection by being slow or long.
+
+Three clocks bound every wait for a caller: for a head, for a body, and for the caller to take its
+answer. While an answer is being made no clock runs. Requests that are sent ahead (pipelined) wait
+unread: no more of them are parsed before the earlier ones are answered.
+"""
 
 import asyncio
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+from http import HTTPStatus
+from typing import Any, Final
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 # Request line and headers together. nginx and Jetty take 8 kB a line, 32 kB in all.
-HEAD_SIZE_BYTES_MAX = 32 * 1024
+HEAD_SIZE_BYTES_MAX: Final = 32 * 1024
 # From the first byte (or the connection) to the end of the headers.
-HEAD_TIMEOUT_S = 10.0
+HEAD_TIMEOUT_S: Final = 10.0
 # From the headers to the end of the body: 16 MB over a slow line of 2 Mbit/s.
-BODY_TIMEOUT_S = 70.0
+BODY_TIMEOUT_S: Final = 70.0
+# For the caller to take an answer; the longest are about as long as the longest body.
+SEND_TIMEOUT_S: Final = 70.0
+# For the caller to stop sending and read what it was answered (nginx: lingering_timeout 5 s).
+LINGER_S: Final = 5.0
+# Requests of one piece are parsed together: 8 kB of the shortest ones are some 450.
+_PIECE_SIZE_BYTES: Final = 8 * 1024
 
-_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain\r\n"
-    b"content-length: 35\r\nconnection: close\r\n\r\nRequest head is longer than 32768 B\n"[:-1]
-)
+_TEXTS: Final = {
+    HTTPStatus.BAD_REQUEST: "This is not an HTTP/1.1 request\n",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: (
+        f"Request line and headers, or trailers, are longer than {HEAD_SIZE_BYTES_MAX} bytes\n"
+    ),
+}
+
+
+class _Part(Enum):
+    """The part of a request that comes next."""
+
+    HEAD = "head"
+    BODY = "body"
+    NOTHING = "nothing"
+
+
+class _TooLongError(Exception):
+    """The head is complete and too long; the parser stops there."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Counts the bytes of each request's head, and gives head and body their time."""
+    """Counts the bytes of each request's head, and gives the caller its time for each part."""
+
+    head_timeout_s = HEAD_TIMEOUT_S
+    body_timeout_s = BODY_TIMEOUT_S
+    send_timeout_s = SEND_TIMEOUT_S
+    linger_s = LINGER_S
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._part = _Part.HEAD
+        self._is_over = False
+        self._has_eof = False
+        self._is_too_long = False
+        self._arrived = bytearray()
+        # Bytes since the parser last finished something: of a head, of trailers.
+        self._unfinished_size_bytes = 0
+        self._advanced = False
+        self._clock: asyncio.TimerHandle | None = None
+        self._clock_s: float | None = None
+        self._send_clock: asyncio.TimerHandle | None = None
+
+    # --- what the transport says ---
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._in_head = True
-        self._head_size_bytes = 0
-        self._deadline: asyncio.TimerHandle | None = None
-        self._expect(HEAD_TIMEOUT_S)
+        self.flow = _InTurn(transport, self.pipeline)
+        self._answers = _AnswerTransport(self)
+        self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._expect(None)
+        self._is_over = True
+        self._set_clock(None)
+        self._stop_send_clock()
+        self._arrived.clear()
+        self.pipeline.clear()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._in_head:
-            self._head_size_bytes += len(data)
-        super().data_received(data)
-        # Checked afterwards: a head that is complete by now was small enough or had a body.
-        if self._in_head and self._head_size_bytes > HEAD_SIZE_BYTES_MAX:
-            self.transport.write(_TOO_LARGE)
-            self.transport.close()
+        if self._is_over:
+            return  # only read so that the refusal reaches the caller
+        self._arrived += data
+        if self._part is _Part.NOTHING:
+            self._part = _Part.HEAD
+        self._parse()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn never keeps it open
+        """Whether the connection stays open: a caller that has said all still gets its answers."""
+        self._has_eof = True
+        return self._owes_answers()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._send_clock = self.loop.call_later(self.send_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_send_clock()
+
+    # --- what the parser says ---
 
     def on_message_begin(self) -> None:
-        self._in_head = True
-        self._expect(HEAD_TIMEOUT_S)
+        self._part = _Part.HEAD
+        self._advanced = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
-        self._head_size_bytes = 0
-        self._expect(BODY_TIMEOUT_S)
-        super().on_headers_complete()
+        size_bytes = len(self.url) + sum([len(name) + len(text) + 4 for name, text in self.headers])
+        if size_bytes > HEAD_SIZE_BYTES_MAX:
+            self._is_too_long = True
+            raise _TooLongError
+        super().on_headers_complete()  # still the head's: it reads the URL
+        self._part = _Part.BODY
+        self._advanced = True
+        self._set_clock(None)
+        self.cycle.transport = self._answers
+        if self.parser.should_upgrade():
+            # No other protocol is spoken here, and the parser reads nothing after such a request.
+            self.cycle.keep_alive = False
+
+    def on_chunk_header(self) -> None:
+        self._advanced = True
+
+    def on_body(self, body: bytes) -> None:
+        self._advanced = True
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._in_head = True
-        self._expect(None)
+        self._part = _Part.NOTHING
+        self._advanced = True
         super().on_message_complete()
 
-    def _expect(self, within_s: float | None) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._deadline = None
-        if within_s is not None and self.transport is not None:
-            self._deadline = self.loop.call_later(within_s, self.transport.close)
+    # --- what uvicorn says ---
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._parse()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what cannot be read; if answers are owed for what came before, they come first."""
+        if self._owes_answers():
+            self.cycle.keep_alive = False
+            return
+        if self._part is _Part.BODY:
+            if self.cycle.response_started or self.pipeline:
+                self.close()
+                return
+            # Nothing else is said to this request any more.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self._refuse()
+
+    # --- ends ---
+
+    def end(self) -> None:
+        """Close after the last answer.
+
+        Closing while the caller still sends would reset the connection and could destroy the
+        answer on its way: what comes is thrown away for a while (RFC 9112 §9.6).
+        """
+        if self._is_over:
+            return
+        if self._part is _Part.NOTHING or self.transport.is_closing():
+            self.close()
+            return
+        self._is_over = True
+        self._arrived.clear()
+        self.pipeline.clear()
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._set_clock(self.linger_s, self.close)
+
+    def close(self) -> None:
+        """Close, and cut the connection if the caller does not take what was written."""
+        self._is_over = True
+        self.transport.close()
+        self._set_clock(self.send_timeout_s, self.transport.abort)
+
+    def _refuse(self) -> None:
+        status = (
+            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            if self._is_too_long
+            else HTTPStatus.BAD_REQUEST
+        )
+        body = _TEXTS[status].encode()
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", b"text/plain;charset=utf-8"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        head = b"".join(b"%s: %s\r\n" % header for header in headers)
+        self.transport.write(
+            b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (status, status.phrase.encode(), head, body)
+        )
+        self._part = _Part.HEAD
+        self.end()
+
+    # --- reading ---
+
+    def _parse(self) -> None:
+        """Parse what has arrived, as far as it is its turn."""
+        while self._arrived and not self.pipeline and not self._is_finished():
+            piece = bytes(self._arrived[:_PIECE_SIZE_BYTES])
+            del self._arrived[:_PIECE_SIZE_BYTES]
+            self._parse_piece(piece)
+        self._watch()
+
+    def _parse_piece(self, piece: bytes) -> None:
+        self._advanced = False
+        super().data_received(piece)
+        self._unfinished_size_bytes += len(piece)
+        if self._advanced:
+            self._unfinished_size_bytes = 0
+        elif self._unfinished_size_bytes > HEAD_SIZE_BYTES_MAX and not self._is_finished():
+            self._is_too_long = True
+            self.send_400_response("")
+
+    def _is_finished(self) -> bool:
+        return self._is_over or self.transport.is_closing()
+
+    def _owes_answers(self) -> bool:
+        """True if a request that was read to its end is not answered yet."""
+        is_read = self._part is not _Part.BODY
+        return is_read and self.cycle is not None and not self.cycle.response_complete
+
+    # --- clocks ---
+
+    def _watch(self) -> None:
+        """Let the clock run that fits what is waited for."""
+        if self._is_over:
+            return
+        if self._has_eof and not self._owes_answers():
+            self.close()
+            return
+        patience_s = self._patience_s()
+        if patience_s != self._clock_s:
+            self._set_clock(patience_s, self.close)
+
+    def _patience_s(self) -> float | None:
+        """How long we wait for the caller now; None while the caller waits for us."""
+        if self.pipeline:
+            return None
+        if self._part is _Part.BODY:
+            return self.body_timeout_s
+        if self._owes_answers():
+            return None
+        if self._part is _Part.HEAD:
+            return self.head_timeout_s
+        # uvicorn watches idle connections, but not after a body that came later than its answer.
+        return None if self.timeout_keep_alive_task is not None else self.timeout_keep_alive
+
+    def _set_clock(self, within_s: float | None, act: Callable[[], None] | None = None) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+        self._clock, self._clock_s = None, within_s
+        if within_s is not None and act is not None:
+            self._clock = self.loop.call_later(within_s, act)
+
+    def _stop_send_clock(self) -> None:
+        if self._send_clock is not None:
+            self._send_clock.cancel()
+        self._send_clock = None
+
+
+class _InTurn(FlowControl):
+    """Reads nothing more while requests that were read already wait for their turn."""
+
+    def __init__(self, transport: asyncio.Transport, pipeline: deque[Any]) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        if not self._pipeline:
+            super().resume_reading()
+
+
+class _AnswerTransport(asyncio.Transport):
+    """The transport as an answer sees it: closing lets the caller finish."""
+
+    def __init__(self, protocol: BoundedProtocol) -> None:
+        super().__init__()
+        self._protocol = protocol
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._protocol.transport.write(data)
+
+    def is_closing(self) -> bool:
+        return self._protocol.transport.is_closing()
+
+    def close(self) -> None:
+        self._protocol.end()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from metrics import ledger
 from metrics.day import day_number
-from metrics.dimension import SUCCESSES
+from metrics.dimension import EXTERNAL_CALLERS, SUCCESSES
 from metrics.integrations import ApplicationEntry
 from metrics.measures import (
     Evaluation,
@@ -51,7 +51,7 @@ def policies(path: Path | None) -> tuple[Policy, ...]:
 
 async def registry_numbers(connection: Connection) -> RegistryNumbers:
     """What the registry can count, and which enterprises were served at all."""
-    served = await ledger.served_prefixes(connection, SUCCESSES)
+    served = await ledger.served_prefixes(connection, SUCCESSES, EXTERNAL_CALLERS)
     row = await connection.fetchrow(_NUMBERS, served)
     assert row is not None
     return RegistryNumbers(

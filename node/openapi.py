@@ -1,390 +1,449 @@
-"""The OpenAPI document: what the framework knows of its routes, and the doors beside it."""
+"""The OpenAPI document: every path, what it takes, and every reply it can give.
 
-from typing import Any
+It is written down rather than derived: the doors beside the framework have no annotations, and
+what a prefix, an index or a page may be is known to the doors alone.
+"""
 
-from fastapi import FastAPI
+import re
+from collections.abc import Sequence
+from typing import Any, Final
 
-SUMMARY = "Industrial identifier resolution secondary node (工业互联网标识解析二级节点)"
+from node import openapi_schemas as schemas
+from node.door_list import PAGE_MAX
+from node.http_exchange import PARAMETERS_MAX
+from node.openapi_schemas import TEXT, Schema, array, reference
+from node.version import VERSION
+from registry.records import LIST_PAGE_SIZE_MAX
+from resolver.identifier import IDENTIFIER_SIZE_BYTES_MAX
 
-_Schema = dict[str, Any]
+# The document names the prefixes that live here, so that it says exactly what is answered; they
+# are no secret, every printed identifier begins with one. Beyond this many it names their form.
+PREFIXES_NAMED_MAX: Final = 100
+
+_ANY_PREFIX = r"[0-9]{1,10}(?:\.[0-9]{1,16}){2,6}"
+_EXAMPLE = "88.608.1001/00041250500735"
+_SUMMARY = "Industrial identifier resolution secondary node (工业互联网标识解析二级节点)"
+_DESCRIPTION = f"""\
+Resolves identifiers, for machines as the HTTP JSON API of Handle.Net 9 and for people as web pages,
+and registers them for callers with an API key.
+
+* Every path answers `OPTIONS` with the methods it serves, and other methods with 405 and `Allow`.
+* An unknown path below `/api` is 404.
+* Parameters that are not named here are ignored; more than {PARAMETERS_MAX} of them are 400.
+* What is not HTTP is answered 400, a head above 32 kB 431, as plain text.
+* A node with too many connections answers 503 as plain text.
+"""
+
+Operation = dict[str, Any]
+Responses = dict[int, Schema]
 
 
-def _object(required: dict[str, _Schema], **optional: _Schema) -> _Schema:
+def document(prefixes: Sequence[str]) -> Schema:
+    """The document of a node on which `prefixes` live."""
+    paths = {
+        path: {method: _complete(operation, method) for method, operation in methods.items()}
+        for path, methods in _paths(_identifiers(prefixes), _prefix(prefixes)).items()
+    }
     return {
-        "type": "object",
-        "properties": {**required, **optional},
-        "required": list(required),
-        "additionalProperties": False,
+        "openapi": "3.1.0",
+        "info": {
+            "title": "idnode",
+            "version": VERSION,
+            "summary": _SUMMARY,
+            "description": _DESCRIPTION,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas.NAMED,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
+        },
     }
 
 
-_TEXT: _Schema = {"type": "string"}
-_INTEGER: _Schema = {"type": "integer"}
-_REFERENCE = _object({"handle": _TEXT, "index": _INTEGER})
-_VALUE = _object(
-    {
-        "index": _INTEGER,
-        "type": _TEXT,
-        "data": _object({"format": _TEXT, "value": {}}),
-        "ttl": {"type": ["integer", "string"]},
-    },
-    permissions={"type": "string", "pattern": "^[01]{4}$"},
-    timestamp={"type": "string", "format": "date-time"},
-    references={"type": "array", "items": _REFERENCE},
-)
-_VALUES: _Schema = {"type": "array", "items": _VALUE}
-_PROBLEM = _object({"responseCode": _INTEGER}, message=_TEXT, handle=_TEXT)
-_RECORD = _object({"responseCode": _INTEGER, "handle": _TEXT, "values": _VALUES})
-_DONE = _object({"responseCode": _INTEGER, "handle": _TEXT})
-_RESULT = _object(
-    {"identifier": _TEXT, "responseCode": _INTEGER},
-    message=_TEXT,
-    values=_VALUES,
-    stale={"type": "boolean"},
-    staleSeconds=_INTEGER,
-)
-_ITEM_RESULT = _object({"handle": _TEXT, "responseCode": _INTEGER}, message=_TEXT)
-_NEW_VALUE: _Schema = {
-    "type": "object",
-    "properties": {
-        "index": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
-        "type": {"type": "string", "minLength": 1, "maxLength": 32},
-        "data": {
-            "oneOf": [_TEXT, _object({"format": {"enum": ["string"]}, "value": _TEXT})],
-        },
-        "ttl": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
-    },
-    "required": ["index", "type", "data"],
-}
-_NEW_VALUES: _Schema = {"type": "array", "items": _NEW_VALUE, "maxItems": 100}
+# --- content ---
 
 
-def _json(schema: _Schema) -> _Schema:
+def _json(schema: Schema) -> Schema:
     return {"application/json": {"schema": schema}}
 
 
-def _answer(description: str, schema: _Schema) -> _Schema:
-    return {"description": description, "content": _json(schema)}
+def _plain(media_type: str = "text/plain") -> Schema:
+    return {media_type: {"schema": TEXT}}
 
 
-_PROBLEMS: dict[int | str, _Schema] = {
-    400: _answer("Not well-formed, or a prefix that does not live here", _PROBLEM),
-    401: _answer("An API key is needed", _PROBLEM),
-    403: _answer("No API key, an unknown one, or one that does not own the prefix", _PROBLEM),
-    404: _answer("No such identifier", _PROBLEM),
-    405: _answer("This method is not served here", _PROBLEM),
-    409: _answer("It is there already", _PROBLEM),
-    413: _answer("The body is too large", _PROBLEM),
-    429: _answer("Too many requests", _PROBLEM),
-    503: _answer("A store is away: try again", _PROBLEM),
+_PAGE: Final = _plain("text/html")
+_PROBLEM: Final = _json(reference("Problem"))
+_LOCATION: Final[Schema] = {"Location": {"required": True, "schema": TEXT}}
+_RETRY_AFTER: Final[Schema] = {"Retry-After": {"schema": {"type": "integer"}}}
+
+_PROBLEMS: Final[dict[int, str]] = {
+    400: "Not well-formed, or a prefix that does not live here",
+    403: "No API key, an unknown one, or one that does not own the prefix",
+    404: "No such identifier",
+    409: "It is there already",
+    413: "The body is too large",
+    503: "A store is away, or too many connections: try again",
 }
 
 
-def _with(statuses: dict[int | str, _Schema], *problems: int) -> dict[int | str, _Schema]:
-    return {**statuses, **{status: _PROBLEMS[status] for status in problems}}
+def _answer(description: str, content: Schema | None = None, **more: Schema) -> Schema:
+    found: Schema = {"description": description}
+    return found | ({} if content is None else {"content": content}) | more
 
 
-def _route(
+def _problems(*statuses: int, content: Schema = _PROBLEM) -> Responses:
+    return {status: _answer(_PROBLEMS[status], content) for status in statuses}
+
+
+def _complete(operation: Operation, method: str) -> Operation:
+    return {**operation, "responses": _responses(operation["responses"], method)}
+
+
+def _responses(own: Responses, method: str) -> dict[str, Schema]:
+    """The replies of an operation, with those that the connection itself can give."""
+    found = {
+        400: _answer("Not HTTP"),
+        503: _answer("Too many connections: try again"),
+        **own,
+        431: _answer("Request line and headers are longer than 32 kB", _plain()),
+    }
+    for status in (400, 503):
+        found[status] = {**found[status], "content": found[status].get("content", {}) | _plain()}
+    found[503] = {**found[503], "headers": _RETRY_AFTER}
+    if method == "head":
+        found = {status: {"description": reply["description"]} for status, reply in found.items()}
+    return {str(status): reply for status, reply in sorted(found.items())}
+
+
+# --- operations ---
+
+_NO_KEY: Final[list[Schema]] = []
+_ANY_KEY: Final[list[Schema]] = [{}, {"bearer": []}, {"key": []}]
+_KEY: Final[list[Schema]] = [{"bearer": []}, {"key": []}]
+
+
+def _operation(
+    name: str,
     summary: str,
-    responses: dict[int | str, _Schema],
-    body: _Schema | None = None,
-    parameters: list[_Schema] | None = None,
+    responses: Responses,
+    parameters: Sequence[Schema] = (),
     *,
-    secured: bool = False,
-) -> dict[str, Any]:
-    extra: dict[str, Any] = {}
-    if body is not None:
-        extra["requestBody"] = {"required": True, "content": _json(body)}
+    body: Schema | None = None,
+    is_body_required: bool = True,
+    security: list[Schema] = _NO_KEY,
+    description: str | None = None,
+) -> Operation:
+    found: Operation = {"operationId": name, "summary": summary, "security": security}
+    if description is not None:
+        found["description"] = description
     if parameters:
-        extra["parameters"] = parameters
-    if secured:
-        extra["security"] = [{"bearer": []}, {"key": []}]
+        found["parameters"] = list(parameters)
+    if body is not None:
+        found["requestBody"] = {"required": is_body_required, "content": body}
+    return {**found, "responses": responses}
+
+
+def _readable(name: str, summary: str, *arguments: Any, **named: Any) -> dict[str, Operation]:
+    """GET, and HEAD which answers the same without a body."""
+    head = f"{name}Head", f"{summary} (headers only)"
     return {
-        "summary": summary,
-        "responses": responses,
-        "response_model": None,
-        "openapi_extra": extra,
+        "get": _operation(name, summary, *arguments, **named),
+        "head": _operation(*head, *arguments, **named),
     }
 
 
-def _query(name: str, schema: _Schema, description: str) -> _Schema:
-    return {"name": name, "in": "query", "schema": schema, "description": description}
+def _query(name: str, schema: Schema, description: str, **more: Any) -> Schema:
+    return {"name": name, "in": "query", "schema": schema, "description": description, **more}
 
 
-_HANDLE: _Schema = {
-    "name": "handle",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-    "description": "The identifier, prefix/suffix; a slash may be written as %2F",
+def _flag(name: str, description: str) -> Schema:
+    return _query(name, TEXT, f"{description} (`true`, `yes` or empty say so, all else does not)")
+
+
+_INDEXES: Final = _query("index", array(schemas.INDEX_ASKED), "Values by index")
+_TYPES: Final = _query("type", array(TEXT), "Values by type; `URL.` means URL and all below it")
+_AUTH: Final = _flag("auth", "Ask the registry, not a cache")
+_FRESH_OR_NOT: Final[Schema] = {
+    "Age": {
+        "description": "With `Warning: 110`: the registry is away, known since as many seconds",
+        "schema": {"type": "integer"},
+    }
 }
-_INDEXES = _query("index", {"type": "array", "items": _INTEGER}, "Values by index")
-_TYPES = _query(
-    "type", {"type": "array", "items": _TEXT}, "Values by type; `URL.` means URL and below"
-)
-_FLAG: _Schema = {"type": "string", "enum": ["", "true", "yes", "false"]}
-_SELECTION = [
-    _HANDLE,
-    _INDEXES,
-    _TYPES,
-    _query("auth", _FLAG, "Ask the registry, not a cache"),
-    _query("pretty", _FLAG, "Indented"),
-    _query("publicOnly", _FLAG, "false also asks for values that only administrators may read"),
-]
 
-PUT = _route(
-    "Create or replace a record, or values of it",
-    _with(
-        {200: _answer("Replaced", _DONE), 201: _answer("Created", _DONE)},
-        *(400, 401, 403, 404, 409, 413, 503),
-    ),
-    {"oneOf": [_NEW_VALUES, _object({"values": _NEW_VALUES}, handle=_TEXT)]},
-    [
-        _HANDLE,
-        _query("index", {"type": "array", "items": _TEXT}, "Indexes of the body, or `various`"),
-        _query("overwrite", _FLAG, "false refuses to replace"),
-        _query("mintNewSuffix", _FLAG, "Append a new UUID to the suffix"),
-    ],
-    secured=True,
-)
-DELETE = _route(
-    "Delete a record, or values of it",
-    _with({200: _answer("Deleted", _DONE)}, 400, 401, 403, 404, 503),
-    None,
-    [_HANDLE, _INDEXES],
-    secured=True,
-)
-PUT_MANY = _route(
-    "Register up to 2,000 records",
-    _with(
+
+def _identifiers(prefixes: Sequence[str]) -> Schema:
+    """Identifiers below the prefixes that live here."""
+    is_named = 0 < len(prefixes) <= PREFIXES_NAMED_MAX
+    which = "|".join(re.escape(prefix) for prefix in prefixes) if is_named else _ANY_PREFIX
+    pattern = f"^(?:{which})/[!-~]+$"
+    schema: Schema = {"type": "string", "maxLength": IDENTIFIER_SIZE_BYTES_MAX, "pattern": pattern}
+    return {**schema, "examples": [_EXAMPLE]} if re.match(pattern, _EXAMPLE) else schema
+
+
+def _prefix(prefixes: Sequence[str]) -> Schema:
+    if 0 < len(prefixes) <= PREFIXES_NAMED_MAX:
+        return {"type": "string", "enum": list(prefixes)}
+    return {"type": "string", "pattern": f"^{_ANY_PREFIX}$"}
+
+
+def _in_path(name: str, schema: Schema) -> Schema:
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "schema": schema,
+        "description": (
+            f"Prefix and suffix, at most {IDENTIFIER_SIZE_BYTES_MAX} bytes of UTF-8; the slash may "
+            "be written as %2F. The pattern names ASCII characters alone, others are fine too"
+        ),
+    }
+
+
+def _paths(identifiers: Schema, prefix: Schema) -> dict[str, dict[str, Operation]]:
+    return {
+        "/api/handles/{handle}": _record(_in_path("handle", identifiers)),
+        "/api/handles": _records(prefix),
+        "/api/resolve": {"post": _RESOLVE_MANY},
+        "/api/prefixes": _readable(
+            "listPrefixes",
+            "Prefix handles that live here (for the operator)",
+            {200: _answer("All of them", _json(schemas.PREFIXES)), **_problems(403, 503)},
+            security=_KEY,
+        ),
+        "/api/site": _readable(
+            "site",
+            "Where this node is reached",
+            {200: _answer("The site", _json(schemas.SITE))},
+        ),
+        **_operations(),
+        **_pages(_in_path("identifier", identifiers)),
+    }
+
+
+def _record(handle: Schema) -> dict[str, Operation]:
+    selection = [
+        handle,
+        _INDEXES,
+        _TYPES,
+        _AUTH,
+        _flag("pretty", "Indented by two spaces"),
+        _flag("publicOnly", "Other values are for those who may write below the prefix"),
+        _query("callback", TEXT, "Wrap the answer in a call of this function (JSONP)"),
+    ]
+    found = _answer(
+        "The values; response code 200 if the identifier has none of the kind asked for",
+        {**_json(reference("Record")), **_plain("application/javascript")},
+        headers=_FRESH_OR_NOT,
+    )
+    replies = {200: found, **_problems(400, 403, 404, 503)}
+    return {
+        **_readable("resolve", "Resolve", replies, selection, security=_ANY_KEY),
+        "post": _operation(
+            "resolvePosted",
+            "Resolve, with the parameters in the body",
+            {**replies, **_problems(413)},
+            [handle],
+            body=_json(schemas.QUESTION),
+            is_body_required=False,
+            description=(
+                "A body of another type than JSON is read as a form. Parameters of the query are "
+                "read, too; those of the body go first."
+            ),
+            security=_ANY_KEY,
+        ),
+        "put": _put(handle),
+        "delete": _delete(handle),
+    }
+
+
+def _links() -> Schema:
+    """A record that was written can be resolved and deleted."""
+    parameters = {"handle": "$request.path.handle"}
+    return {
+        name: {"operationId": name, "parameters": parameters}
+        for name in ("resolve", "deleteRecord")
+    }
+
+
+def _put(handle: Schema) -> Operation:
+    return _operation(
+        "putRecord",
+        "Create or replace a record, or values of it",
         {
-            200: _answer(
-                "Each item's own result",
-                _object(
-                    {
-                        "responseCode": _INTEGER,
-                        "added": _INTEGER,
-                        "changed": _INTEGER,
-                        "unchanged": _INTEGER,
-                        "results": {"type": "array", "items": _ITEM_RESULT},
-                    }
+            200: _answer("Replaced", _json(schemas.DONE), links=_links()),
+            201: _answer("Created", _json(schemas.DONE), links=_links()),
+            **_problems(400, 403, 404, 409, 413, 503),
+        },
+        [
+            handle,
+            _query(
+                "index",
+                array({"const": "various"}),
+                "Change the values of the body and leave the others; instead of `various` their "
+                "indexes may be named, which must be exactly those of the body",
+            ),
+            _query("overwrite", TEXT, "`false` refuses to replace what is there"),
+        ],
+        body=_json(schemas.NEW_RECORD),
+        description=(
+            "`mintNewSuffix=true` appends a new UUID to the identifier, which must then still be "
+            f"at most {IDENTIFIER_SIZE_BYTES_MAX} bytes long; the answer names it."
+        ),
+        security=_KEY,
+    )
+
+
+def _delete(handle: Schema) -> Operation:
+    return _operation(
+        "deleteRecord",
+        "Delete a record, or values of it",
+        {200: _answer("Deleted", _json(schemas.DONE)), **_problems(400, 403, 404, 503)},
+        [handle],
+        description=(
+            "`index`, which may be repeated, deletes these values and leaves the others; if one of "
+            "them is missing, nothing is deleted and the answer is 400 with response code 200."
+        ),
+        security=_KEY,
+    )
+
+
+def _records(prefix: Schema) -> dict[str, Operation]:
+    listed = _answer("One page, or all", _json(schemas.LISTED))
+    number: Schema = {"type": "integer", "minimum": 0}
+    return {
+        **_readable(
+            "listIdentifiers",
+            "Identifiers below a prefix (for those who may write below it)",
+            {200: listed, **_problems(400, 403, 503)},
+            [
+                _query("prefix", prefix, "A prefix that lives here", required=True),
+                _query("page", {**number, "maximum": PAGE_MAX}, "From 0"),
+                _query(
+                    "pageSize",
+                    {**number, "maximum": LIST_PAGE_SIZE_MAX},
+                    f"0 counts only; needed where there are more than {LIST_PAGE_SIZE_MAX}",
                 ),
-            )
-        },
-        *(400, 401, 403, 413, 503),
-    ),
-    _object(
-        {
-            "items": {
-                "type": "array",
-                "maxItems": 2_000,
-                "items": _object({"handle": _TEXT, "values": _NEW_VALUES}),
-            }
-        }
-    ),
-    secured=True,
-)
-_STATUS = {"status": _TEXT}
-HEALTH = _route(
-    "The process lives; touches no store",
-    {200: _answer("Alive", _object({**_STATUS, "version": _TEXT}))},
-)
-_READY = _object({**_STATUS, "missing": {"type": "array", "items": _TEXT}})
-READY = _route(
-    "Ready for full service, or what is missing",
-    {200: _answer("Ready", _READY), 503: _answer("Something is missing", _READY)},
-)
-METRICS = _route(
-    "Metrics for Prometheus",
-    {200: {"description": "Text format 0.0.4", "content": {"text/plain": {"schema": _TEXT}}}},
-)
-MEASURES = _route(
-    "Where the node stands against each policy",
-    _with(
-        {
-            200: _answer(
-                "Readings, thresholds and verdicts",
-                _object({"policies": {"type": "array", "items": {"type": "object"}}}),
-            )
-        },
-        503,
-    ),
-)
-
-_PAGE: _Schema = {"text/html": {"schema": _TEXT}}
-_RESOLVE = _with(
-    {
-        200: _answer(
-            "The values; response code 200 if there are none of this kind", {"oneOf": [_RECORD]}
-        )
-    },
-    *(400, 401, 403, 404, 503),
-)
-_DOORS: dict[str, dict[str, Any]] = {
-    "/api/handles/{handle}": {
-        "get": {"summary": "Resolve", "parameters": _SELECTION, "responses": _RESOLVE},
-        "head": {
-            "summary": "Resolve, headers only",
-            "parameters": _SELECTION,
-            "responses": {str(status): {"description": "As GET"} for status in _RESOLVE},
-        },
-        "post": {
-            "summary": "Resolve, with the parameters in the body",
-            "parameters": [_HANDLE],
-            "requestBody": {
-                "content": {
-                    **_json(
-                        _object(
-                            {},
-                            index={"type": "array", "items": _INTEGER, "maxItems": 100},
-                            type={"type": "array", "items": _TEXT, "maxItems": 100},
-                        )
-                    ),
-                }
-            },
-            "responses": _RESOLVE,
-        },
-    },
-    "/api/handles": {
-        "get": {
-            "summary": "Identifiers below a prefix",
-            "security": [{"bearer": []}, {"key": []}],
-            "parameters": [
-                {**_query("prefix", _TEXT, "The prefix"), "required": True},
-                _query("page", {"type": "integer", "minimum": 0}, "From 0"),
-                _query("pageSize", {"type": "integer", "minimum": 0}, "0 counts only"),
             ],
-            "responses": _with(
-                {
-                    200: _answer(
-                        "One page, or all",
-                        _object(
-                            {
-                                "responseCode": _INTEGER,
-                                "prefix": _TEXT,
-                                "totalCount": _TEXT,
-                                "handles": {"type": "array", "items": _TEXT},
-                            },
-                            page=_INTEGER,
-                            pageSize=_INTEGER,
-                        ),
-                    )
-                },
-                *(400, 401, 403, 503),
-            ),
-        },
-    },
-    "/api/resolve": {
-        "post": {
-            "summary": "Resolve up to 1,000 identifiers",
-            "requestBody": {
-                "required": True,
-                "content": _json(
-                    _object(
-                        {"identifiers": {"type": "array", "items": _TEXT, "maxItems": 1_000}},
-                        types={"type": "array", "items": _TEXT, "maxItems": 100},
-                        indexes={"type": "array", "items": _INTEGER, "maxItems": 100},
-                    )
-                ),
+            security=_KEY,
+        ),
+        "post": _operation(
+            "putRecords",
+            "Register up to 2,000 records; each succeeds or fails for itself",
+            {
+                200: _answer("Each item's own result", _json(schemas.ALL_DONE)),
+                **_problems(400, 403, 413, 503),
             },
-            "responses": _with(
-                {
-                    200: _answer(
-                        "Each identifier's own result, in the order asked",
-                        _object({"results": {"type": "array", "items": _RESULT}}),
-                    )
-                },
-                *(400, 403, 503),
-            ),
-        },
+            body=_json(schemas.NEW_RECORDS),
+            security=_KEY,
+        ),
+    }
+
+
+_RESOLVE_MANY: Final = _operation(
+    "resolveMany",
+    "Resolve up to 1,000 identifiers",
+    {
+        200: _answer("Each one's own result, in the order asked", _json(schemas.RESULTS)),
+        **_problems(400, 403, 413, 503),
     },
-    "/api/prefixes": {
-        "get": {
-            "summary": "Prefix handles that live here (operator)",
-            "security": [{"bearer": []}, {"key": []}],
-            "responses": _with(
-                {
-                    200: _answer(
-                        "All of them",
-                        _object(
-                            {
-                                "responseCode": _INTEGER,
-                                "totalCount": _TEXT,
-                                "prefixes": {"type": "array", "items": _TEXT},
-                            }
-                        ),
-                    )
-                },
-                *(401, 403, 503),
-            ),
-        },
-    },
-    "/api/site": {
-        "get": {
-            "summary": "Where this node is reached",
-            "responses": {
-                200: _answer(
-                    "The site", _object({"responseCode": _INTEGER, "site": {"type": "object"}})
-                )
+    body=_json(schemas.QUESTIONS),
+    security=_ANY_KEY,
+)
+
+
+def _operations() -> dict[str, dict[str, Operation]]:
+    ready = _json(schemas.READY)
+    return {
+        "/api/measures": _readable(
+            "measures",
+            "Where the node stands against each policy",
+            {
+                200: _answer("Readings, thresholds and verdicts", _json(schemas.MEASURES)),
+                **_problems(503),
             },
-        },
-    },
-    "/{identifier}": {
-        "get": {
-            "summary": "Redirect to the product's page, or show the values",
-            "parameters": [
-                {
-                    **_HANDLE,
-                    "name": "identifier",
-                    "schema": {"type": "string", "pattern": "^[0-9.]{3,20}/[0-9A-Za-z]{1,30}$"},
-                },
+        ),
+        "/health": _readable(
+            "health",
+            "The process lives; touches no store",
+            {200: _answer("Alive", _json(schemas.HEALTH))},
+        ),
+        "/ready": _readable(
+            "ready",
+            "Ready for full service, or what is missing",
+            {200: _answer("Ready", ready), 503: _answer("Something is missing", ready)},
+        ),
+        "/metrics": _readable(
+            "metrics", "Metrics for Prometheus", {200: _answer("Text format 0.0.4", _plain())}
+        ),
+        "/openapi.json": _readable(
+            "openapi", "This document", {200: _answer("OpenAPI 3.1", _json({"type": "object"}))}
+        ),
+    }
+
+
+def _pages(identifier: Schema) -> dict[str, dict[str, Operation]]:
+    led = {
+        status: _answer(description, _PAGE, headers=_LOCATION)
+        for status, description in (
+            (301, "An alias"),
+            (302, "The product's page"),
+            (303, "A chosen location"),
+            (307, "A chosen location"),
+            (308, "A chosen location"),
+        )
+    }
+    shown = _answer(
+        "The values, or with `action=showurls` the addresses",
+        {**_PAGE, **_plain("text/xml")},
+        headers=_FRESH_OR_NOT,
+    )
+    return {
+        "/{identifier}": _readable(
+            "lead",
+            "Redirect to the product's page, or show the values",
+            {200: shown, **led, **_problems(400, 403, 404, 503, content=_PAGE)},
+            [
+                identifier,
                 _INDEXES,
                 _TYPES,
-                _query("noredirect", _FLAG, "Show the values"),
+                _AUTH,
+                _flag("noredirect", "Show the values"),
+                _flag("ignore_aliases", "Do not follow an alias"),
+                _query("action", TEXT, "`showvalues` or `showurls`"),
+                _query("urlappend", TEXT, "To be appended to the address"),
+                _query("locatt", array(TEXT), "`attribute:value` of a 10320/loc location"),
             ],
-            "responses": {
-                **{
-                    status: {"description": description, "content": _PAGE}
-                    for status, description in (
-                        (200, "The values"),
-                        (301, "An alias"),
-                        (302, "The product's page"),
-                        (303, "A chosen location"),
-                        (307, "A chosen location"),
-                        (308, "A chosen location"),
-                        (400, "Not well-formed, or a prefix that does not live here"),
-                        (403, "An unknown API key"),
-                        (404, "No such identifier"),
-                        (503, "A store is away: try again"),
-                    )
-                }
-            },
+            security=_ANY_KEY,
+        ),
+        "/": {
+            **_readable(
+                "form", "Asks which identifier to resolve", {200: _answer("A form", _PAGE)}
+            ),
+            "post": _ASK,
         },
-    },
-}
-
-
-def document(app: FastAPI) -> _Schema:
-    """The document: the framework's routes and the doors beside it."""
-    found = app.openapi()
-    paths = found["paths"]
-    moved = paths.pop("/api/handles/{handle:path}", None)
-    if moved is not None:
-        paths["/api/handles/{handle}"] = moved
-    for path, methods in _DOORS.items():
-        target = paths.setdefault(path, {})
-        for method, operation in methods.items():
-            target[method] = {
-                **operation,
-                "responses": {str(k): v for k, v in operation["responses"].items()},
-            }
-    for methods in paths.values():
-        for operation in methods.values():
-            operation["responses"].pop("422", None)
-    components = found.setdefault("components", {})
-    components.pop("schemas", None)
-    components["securitySchemes"] = {
-        "bearer": {"type": "http", "scheme": "bearer"},
-        "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        "/robots.txt": _readable(
+            "robots", "What crawlers may do", {200: _answer("Rules", _plain())}
+        ),
+        "/favicon.ico": _readable(
+            "favicon",
+            "A picture of one pixel",
+            {200: _answer("The picture", {"image/x-icon": {}})},
+        ),
+        "/help.html": _readable(
+            "help", "Leads to the form", {302: _answer("The form", headers=_LOCATION)}
+        ),
     }
-    return found
+
+
+_ASK: Final = _operation(
+    "ask",
+    "Lead to the page of the identifier that was asked for",
+    {303: _answer("The page", headers=_LOCATION), **_problems(400, 413)},
+    body={"application/x-www-form-urlencoded": {"schema": {"type": "object"}}},
+    is_body_required=False,
+    description="`hdl` is the identifier; without it the form is shown again.",
+)

@@ -7,6 +7,7 @@ from typing import Final
 from urllib.parse import quote
 
 from node.http_exchange import HTML, Headers, Reply
+from resolver.handle_json import dump
 from resolver.record import HandleValue
 from resolver.redirect_target import redirect_target
 from resolver.value_json import data_to_json
@@ -16,7 +17,8 @@ _SHANGHAI: Final = timezone(timedelta(hours=8))
 _SAFETY: Final[Headers] = [
     (
         b"content-security-policy",
-        b"default-src 'none'; style-src 'unsafe-inline'; form-action 'self'",
+        b"default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
+        b"base-uri 'none'; frame-ancestors 'none'",
     ),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -50,6 +52,7 @@ _TEXTS: Final = {
         "This node does not serve the prefix of this identifier, or it is suspended.",
     ),
     "invalid_text": ("这不是有效的标识。", "This is not a valid identifier."),
+    "parameter_text": ("请求参数无效。", "A parameter of this request is not valid."),
     "away_text": (
         "暂时无法得知，请稍后重试。",
         "The answer cannot be known right now: please try again in a moment.",
@@ -107,7 +110,9 @@ def redirect_page(location: str, shown: str) -> bytes:
 
 def identifier_path(text: str) -> str:
     """The path under which this node resolves an identifier."""
-    return "/" + quote(text, safe="/:;,@!$&'()*+=~-._")
+    # Two slashes at the start would name another host.
+    start, rest = ("/%2F", text[1:]) if text.startswith("/") else ("/", text)
+    return start + quote(rest, safe="/:;,@!$&'()*+=~-._")
 
 
 def _say(name: str, language: str) -> str:
@@ -122,7 +127,7 @@ def _row(value: HandleValue) -> str:
 def _shown(value: HandleValue) -> str:
     data = data_to_json(value.type, value.data)
     content = data["value"]
-    text = content if isinstance(content, str) else str(content)
+    text = content if isinstance(content, str) else dump(content).decode()
     target = redirect_target(text) if data["format"] == "string" else None
     shown = escape(text)
     return shown if target is None else f'<a href="{escape(target)}" rel="nofollow">{shown}</a>'

@@ -1,14 +1,22 @@
-"""The one table that turns response codes into HTTP statuses (specs §1.4)."""
+"""How the doors say no: the one table from response codes to HTTP statuses (specs §1.4)."""
 
-from node.http_exchange import Headers
+from typing import Final
+
+from node.callers import Caller, Callers, UnknownKeyError
+from node.http_exchange import Exchange, Headers, RefusedError, Reply
+from resolver import identifier
+from resolver.errors import InvalidIdentifierError, RegistryUnavailableError
+from resolver.handle_json import error_answer
+from resolver.identifier import Identifier
 from resolver.response_code import ResponseCode
 
-_STATUS = {
+_STATUS: Final = {
     ResponseCode.SUCCESS: 200,
     ResponseCode.ERROR: 500,
     ResponseCode.SERVER_TOO_BUSY: 503,
-    ResponseCode.SERVER_BACKUP: 503,
     ResponseCode.PROTOCOL_ERROR: 400,
+    ResponseCode.OPERATION_NOT_SUPPORTED: 501,
+    ResponseCode.SERVER_BACKUP: 503,
     ResponseCode.HANDLE_NOT_FOUND: 404,
     ResponseCode.HANDLE_ALREADY_EXISTS: 409,
     ResponseCode.INVALID_HANDLE: 400,
@@ -20,18 +28,18 @@ _STATUS = {
     ResponseCode.PREFIX_REFERRAL: 300,
     ResponseCode.INVALID_ADMIN: 403,
     ResponseCode.INSUFFICIENT_PERMISSIONS: 403,
+    # 401 asks for credentials, which the reference server does over TLS only; the node speaks
+    # plain HTTP.
+    ResponseCode.AUTHENTICATION_NEEDED: 403,
     ResponseCode.AUTHENTICATION_FAILED: 403,
     ResponseCode.INVALID_CREDENTIAL: 403,
-    ResponseCode.OPERATION_NOT_SUPPORTED: 501,
 }
 # The breaker towards PostgreSQL tries again several times a second.
-_RETRY_AFTER_S = b"1"
+_RETRY_AFTER_S: Final = b"1"
 
 
-def http_status(code: ResponseCode, *, is_secure: bool) -> int:
-    """The status of a reply; credentials are asked for over TLS only."""
-    if code == ResponseCode.AUTHENTICATION_NEEDED:
-        return 401 if is_secure else 403
+def http_status(code: ResponseCode) -> int:
+    """The status of a reply that says `code`."""
     return _STATUS.get(code, 500)
 
 
@@ -40,3 +48,50 @@ def retry_later(code: ResponseCode) -> Headers:
     if code in (ResponseCode.SERVER_TOO_BUSY, ResponseCode.SERVER_BACKUP):
         return [(b"retry-after", _RETRY_AFTER_S)]
     return []
+
+
+def refusal(
+    code: ResponseCode, message: str | None = None, handle_text: str | None = None
+) -> Reply:
+    """The reply that says `code`, why, and about which identifier."""
+    body = error_answer(code, message, handle_text)
+    return Reply(http_status(code), body, headers=retry_later(code))
+
+
+def refusal_of(error: RefusedError, handle_text: str | None = None) -> Reply:
+    """The reply to a request that was refused.
+
+    What could not be understood is answered without the identifier, as it was recorded.
+    """
+    is_named = error.code not in (ResponseCode.PROTOCOL_ERROR, ResponseCode.INVALID_HANDLE)
+    reply = refusal(error.code, error.message, handle_text if is_named else None)
+    reply.status = error.status or reply.status
+    return reply
+
+
+def identifier_of(text: str) -> Identifier:
+    """The identifier asked for.
+
+    Raises:
+        RefusedError: if nothing can have this name.
+    """
+    try:
+        return identifier.from_text(text)
+    except InvalidIdentifierError as error:
+        raise RefusedError(ResponseCode.INVALID_HANDLE, str(error)) from None
+
+
+async def caller_of(callers: Callers, exchange: Exchange, now_s: float) -> Caller:
+    """Who asks.
+
+    Raises:
+        RefusedError: for a key that opens nothing, or that cannot be checked now.
+    """
+    try:
+        return await callers.of(exchange, now_s)
+    except UnknownKeyError:
+        message = "The API key is unknown or revoked"
+        raise RefusedError(ResponseCode.AUTHENTICATION_FAILED, message) from None
+    except RegistryUnavailableError as error:
+        message = f"The API key cannot be checked: {error}"
+        raise RefusedError(ResponseCode.SERVER_TOO_BUSY, message) from error

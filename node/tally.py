@@ -36,9 +36,13 @@ class Tally:
     def source(self, exchange: Exchange) -> str:
         """The address that asked: the peer, or what a trusted proxy says of it."""
         source = exchange.peer
+        if "." in source:
+            source = source.removeprefix("::ffff:")  # IPv4 on a socket for both
         if source not in self._trusted_proxies:
             return source
-        chain = (exchange.header(b"x-forwarded-for") or "").split(",")[-_FORWARDED_MAX:]
+        # All lines of the header: what the caller sent comes first, what the proxy added last.
+        lines = [value for name, value in exchange.scope["headers"] if name == b"x-forwarded-for"]
+        chain = b",".join(lines).decode("latin-1").split(",")[-_FORWARDED_MAX:]
         for text in reversed(chain):
             try:
                 source = str(ip_address(text.strip()))
@@ -67,7 +71,7 @@ class Tally:
             and identifier is not None
             and not identifier.is_prefix_handle
         )
-        outcome = _OUTCOMES[code]
+        outcome = _OUTCOMES.get(code, dimension.OUTCOME_UNAVAILABLE)
         is_stale = resolution is not None and resolution.stale_age_s is not None
         if outcome == dimension.OUTCOME_FOUND and is_stale:
             outcome = dimension.OUTCOME_FOUND_STALE

@@ -32,7 +32,7 @@ from registry.database import Database
 from registry.records import PostgresRecords
 from resolver.errors import CacheUnavailableError, RegistryUnavailableError
 from resolver.hot import Hot
-from resolver.hot_redis import RedisCache
+from resolver.hot_redis import Listener, RedisCache
 from resolver.prefix_directory import PrefixDirectory, PrefixState
 from resolver.resolve import Resolver
 
@@ -77,12 +77,7 @@ class Worker:
             journals, self._counting, self._database.connection, report=_log.error
         )
         self._announcer = Announcer(
-            self._database,
-            self._records,
-            self._cache,
-            self._resolver,
-            now_s,
-            self._directory_changed,
+            self._database, self._cache, self._resolver, self._directory_changed
         )
         self._operations = Operations(
             self._database,
@@ -105,9 +100,8 @@ class Worker:
             await self._load_directory()
         with contextlib.suppress(RegistryUnavailableError):
             await self._flushing.adopt(self._now_s())
-        listening = self._cache.listen(self._connected, self._announcer.apply, self._disconnected)
         for work in (
-            listening,
+            self._cache.listen(self._listener()),
             self._announcer.watch(),
             self._keep_directory(),
             self._every(FLUSH_EVERY_S, self._flush),
@@ -173,12 +167,20 @@ class Worker:
         writing = WriteDoor(
             self._records,
             self._database,
-            self._resolver,
             self._callers,
             self._announcer,
             self._now_s,
         )
-        return Front(doors, framework(writing, self._operations), self._now_s)
+        return Front(doors, framework(writing, self._operations, self._directory), self._now_s)
+
+    def _listener(self) -> Listener:
+        return Listener(
+            self._now_s,
+            self._connected,
+            self._hot.heard,
+            self._announcer.apply,
+            self._disconnected,
+        )
 
     async def _connected(self) -> None:
         """Redis is back: nothing it holds is believed before the outbox is empty."""

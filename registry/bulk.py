@@ -1,5 +1,6 @@
 """Bulk registration: chunks of rows by COPY, at the speed of the table they end in."""
 
+import asyncio
 import struct
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -9,13 +10,15 @@ from typing import TypeAlias
 
 import asyncpg
 
-from registry.database import Connection, Database, is_away, unreachable
+from registry.database import WRITE_TIMEOUT_S, Connection, Database, is_away, unreachable
 from registry.records import Author, Refused, add_change, prefix_refusal
 
 # One transaction's worth: large enough that a row's share of the commit vanishes, small enough
 # that a kill loses little and a waiting writer waits a fraction of a second.
 CHUNK_ROWS = 20_000
 CHUNK_TIMEOUT_S = 120.0
+# Sorted rows meet other writers in one order: more than one deadlock a chunk is bad luck.
+_TRIES_MAX = 5
 
 StagedRow: TypeAlias = tuple[str, str, bytes]
 """Key, handle as written, values in canonical encoding with timestamps 0."""
@@ -120,17 +123,29 @@ class BulkRegistration:
             RegistryUnavailableError: if PostgreSQL went away; the chunk may or may not be there.
         """
         payload = b"".join((_COPY_HEAD, *rows, _COPY_TAIL))
+        # Cut, not waited for: asyncpg would ask a silent server to cancel and to roll back.
+        loop = asyncio.get_running_loop()
+        deadline = loop.call_later(CHUNK_TIMEOUT_S, self._connection.terminate)
         try:
-            if self._all_new:
-                try:
-                    return await self._copied(payload, number, now_s)
-                except asyncpg.UniqueViolationError:
-                    self._all_new = False
-            result = await self._moved(payload, number, now_s)
+            return await self._written(payload, number, now_s)
         except Exception as error:
             if is_away(error):
                 raise unreachable(error) from error
             raise
+        finally:
+            deadline.cancel()
+
+    async def _written(self, payload: bytes, number: int, now_s: float) -> ChunkResult:
+        for tries_left in reversed(range(_TRIES_MAX)):
+            write = self._copied if self._all_new else self._moved
+            try:
+                result = await write(payload, number, now_s)
+                break
+            except (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError):
+                # One of them is there already, or another writer has them in another order.
+                self._all_new = False
+                if not tries_left:
+                    raise
         self._all_new = result.added == number
         return result
 
@@ -145,7 +160,7 @@ class BulkRegistration:
         async with self._connection.transaction():
             await self._begin()
             await self._copy("staging", payload)
-            moved = await self._connection.fetchrow(_MOVE, timeout=CHUNK_TIMEOUT_S)
+            moved = await self._connection.fetchrow(_MOVE)
             assert moved is not None
             await self._note_registered(moved["added"], now_s)
         written = int(moved["added"]) + int(moved["changed"])
@@ -158,11 +173,7 @@ class BulkRegistration:
 
     async def _copy(self, table: str, payload: bytes) -> None:
         await self._connection.copy_to_table(
-            table,
-            source=_pieces(payload),
-            columns=_COLUMNS,
-            format="binary",
-            timeout=CHUNK_TIMEOUT_S,
+            table, source=_pieces(payload), columns=_COLUMNS, format="binary"
         )
 
     async def _note_registered(self, number: int, now_s: float) -> None:
@@ -185,10 +196,20 @@ async def bulk_registration(
     """
     connection = await database.dedicated()
     try:
-        await connection.execute(_STAGING)
-        yield BulkRegistration(connection, prefix_key, await add_change(connection, author))
+        yield BulkRegistration(connection, prefix_key, await _begun(connection, author))
     finally:
         connection.terminate()
+
+
+async def _begun(connection: Connection, author: Author) -> int:
+    try:
+        async with asyncio.timeout(WRITE_TIMEOUT_S):
+            await connection.execute(_STAGING)
+            return await add_change(connection, author)
+    except Exception as error:
+        if is_away(error):
+            raise unreachable(error) from error
+        raise
 
 
 async def _pieces(payload: bytes) -> AsyncIterator[bytes]:

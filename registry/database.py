@@ -35,10 +35,13 @@ _AWAY = (
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
     asyncpg.InternalClientError,
+    asyncpg.PostgresIOError,
+)
+# PostgreSQL answers, and cannot do it now: that says nothing about what others ask.
+_REFUSED = (
     asyncpg.DiskFullError,
     asyncpg.OutOfMemoryError,
     asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.PostgresIOError,
 )
 
 # asyncpg logs a traceback for every refill of the pool that fails while the server is away; the
@@ -84,24 +87,25 @@ class Database:
             connection = await pool.acquire(timeout=CONNECT_TIMEOUT_S)
         except _AWAY as error:
             self._note(False)
-            raise RegistryUnavailableError(
-                f"PostgreSQL cannot be reached: {_line(error)}"
-            ) from error
+            raise unreachable(error) from error
+        # A connection that does not answer in time is cut, not waited for: asyncpg would first ask
+        # the silent server to cancel, and then to roll back.
+        loop = asyncio.get_running_loop()
+        deadline = loop.call_later(timeout_s, _cut, connection)
         try:
-            async with asyncio.timeout(timeout_s):
-                yield connection
-        except _AWAY as error:
-            # A connection that did not answer is cut, not waited for: asyncpg would first ask the
-            # silent server to cancel.
-            _cut(connection)
-            self._note(False)
-            raise RegistryUnavailableError(f"PostgreSQL did not answer: {_line(error)}") from error
-        except BaseException:
-            _cut(connection, if_in_transaction=True)
-            raise
+            yield connection
+        except BaseException as error:
+            _cut(connection, if_in_transaction=not is_away(error))
+            if not is_away(error):
+                raise
+            self._note(isinstance(error, _REFUSED))
+            is_late = loop.time() >= deadline.when()
+            reason = f"nothing within {timeout_s:g} s" if is_late else _line(error)
+            raise RegistryUnavailableError(f"PostgreSQL did not answer: {reason}") from error
         else:
             self._note(True)
         finally:
+            deadline.cancel()
             await _release(pool, connection)
 
     async def ping(self, timeout_s: float = 1.0) -> bool:
@@ -123,9 +127,7 @@ class Database:
             return await asyncpg.connect(self._url, timeout=CONNECT_TIMEOUT_S)
         except _AWAY as error:
             self._note(False)
-            raise RegistryUnavailableError(
-                f"PostgreSQL cannot be reached: {_line(error)}"
-            ) from error
+            raise unreachable(error) from error
 
     async def _open(self) -> asyncpg.Pool:
         if self._pool is None:
@@ -184,4 +186,5 @@ def _line(error: BaseException) -> str:
 
 def is_away(error: BaseException) -> bool:
     """True for an error that means that PostgreSQL is away, not that the question was wrong."""
-    return isinstance(error, _AWAY)
+    # What asyncpg itself finds wrong with a parameter is both InterfaceError and ValueError.
+    return isinstance(error, (*_AWAY, *_REFUSED)) and not isinstance(error, ValueError)

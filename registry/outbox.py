@@ -18,6 +18,9 @@ class Announcement:
     version: int
 
 
+# A publisher that is stopped in the middle loses its locks: others publish in its place.
+_GIVE_UP = "SET LOCAL idle_in_transaction_session_timeout = '5s'"
+
 Publish = Callable[[Sequence[Announcement]], Awaitable[None]]
 
 
@@ -35,11 +38,26 @@ async def publish_pending(database: Database, publish: Publish) -> int:
         )
         if not rows:
             return 0
+        await connection.execute(_GIVE_UP)
         await publish([Announcement(row["topic"], row["key"], row["version"]) for row in rows])
         await connection.execute(
             "DELETE FROM outbox WHERE id = ANY($1::bigint[])", [row["id"] for row in rows]
         )
     return len(rows)
+
+
+async def last_id(database: Database) -> int:
+    """Everything committed until now has at most this id."""
+    async with database.connection() as connection:
+        return int(await connection.fetchval("SELECT coalesce(max(id), 0) FROM outbox"))
+
+
+async def is_pending(database: Database, up_to_id: int) -> bool:
+    """True while something up to `up_to_id` is not yet published."""
+    async with database.connection() as connection:
+        return bool(
+            await connection.fetchval("SELECT EXISTS (SELECT FROM outbox WHERE id <= $1)", up_to_id)
+        )
 
 
 async def pending(database: Database) -> int:

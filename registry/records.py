@@ -24,8 +24,11 @@ _RACES_MAX = 5
 
 _COLUMNS = "key, handle, version, deleted, data, changed_at"
 _FETCH = f"SELECT {_COLUMNS} FROM identifier WHERE key = $1"
+# With LIMIT each key is a look-up in the index of its partition. As a join, planned for a thousand
+# keys, all partitions were read from end to end: 80 ms instead of 3 ms in a book of 100,000.
 _FETCH_MANY = f"""
-    SELECT {_COLUMNS} FROM unnest($1::text[]) AS asked (key) JOIN identifier USING (key)"""
+    SELECT found.* FROM unnest($1::text[]) AS asked (key),
+        LATERAL (SELECT {_COLUMNS} FROM identifier WHERE key = asked.key LIMIT 1) found"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,9 @@ from resolver.entry import Entry
 CONNECTED_S = 60.0
 # Without invalidations (Redis lost) nothing older than this is believed.
 DISCONNECTED_S = 1.0
+# Invalidations arrive for certain up to this long after a question that the bulletin answered; so
+# a process that was paused, or a connection that died silently, believes nothing older, either.
+HEARD_S = 1.0
 # "Not found" is believed briefly; a registration ends it at once.
 ABSENT_S = 5.0
 

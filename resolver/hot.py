@@ -1,15 +1,21 @@
 """The cache in the process (L1): bounded, and emptied when invalidations may have been missed."""
 
 from collections import OrderedDict
+from typing import TypeAlias
 
 from resolver.entry import Entry
-from resolver.freshness import is_fresh
+from resolver.freshness import HEARD_S, is_fresh
 
 # Record, dictionary slot and prepared answer of a typical product take about 1.5 kB; so this is
 # about 300 MB at most for one worker.
 PRESENT_MAX = 200_000
 # Names that were asked for and do not exist are kept apart: a flood of them evicts no product.
 ABSENT_MAX = 20_000
+
+Mark: TypeAlias = tuple[int, int]
+"""A moment: the generation, and the latest registration below a prefix."""
+
+_Kept: TypeAlias = OrderedDict[str, tuple[Mark, Entry]]
 
 
 class Hot:
@@ -20,12 +26,14 @@ class Hot:
     """
 
     def __init__(self, present_max: int = PRESENT_MAX, absent_max: int = ABSENT_MAX) -> None:
-        self._present: OrderedDict[str, tuple[int, Entry]] = OrderedDict()
-        self._absent: OrderedDict[str, tuple[int, Entry]] = OrderedDict()
+        self._present: _Kept = OrderedDict()
+        self._absent: _Kept = OrderedDict()
         self._present_max = present_max
         self._absent_max = absent_max
-        self._epochs: dict[str, str] = {}
-        self.generation = 0
+        self._registrations: dict[str, int] = {}
+        self._registrations_before = self._registration = 0
+        self._generation = 0
+        self._heard_at_s = 0.0
         self.connected = False
 
     def __len__(self) -> int:
@@ -36,28 +44,32 @@ class Hot:
         found = self._present.get(key)
         if found is None:
             return self._fresh_absent(key, prefix_key, now_s)
-        generation, entry = found
-        if generation != self.generation or not is_fresh(entry, now_s, connected=self.connected):
+        (generation, _), entry = found
+        if generation != self._generation or not self._is_fresh(entry, now_s):
             return None
         self._present.move_to_end(key)
         return entry
 
     def last_known(self, key: str) -> Entry | None:
-        """The entry whatever its age, for answers marked stale; only of what was there."""
-        found = self._present.get(key)
+        """The entry whatever its age, for answers marked stale."""
+        found = self._present.get(key) or self._absent.get(key)
         return None if found is None else found[1]
 
-    def put(self, key: str, entry: Entry, generation: int) -> None:
-        """Keep `entry`, learnt in `generation`, unless a newer version is known."""
-        known = self._present.get(key)
-        if known is not None and known[1].version > entry.version:
+    def mark(self, prefix_key: str) -> Mark:
+        """The present moment, to be taken before what is to be kept is asked for."""
+        return self._generation, self._registrations.get(prefix_key, self._registrations_before)
+
+    def put(self, key: str, entry: Entry, mark: Mark) -> None:
+        """Keep `entry`, asked for at `mark`, unless a newer version is known."""
+        known = self.last_known(key)
+        if known is not None and known.version > entry.version:
             return
         if entry.is_present:
             self._absent.pop(key, None)
-            _keep(self._present, key, (generation, entry), self._present_max)
+            _keep(self._present, key, (mark, entry), self._present_max)
         else:
             self._present.pop(key, None)
-            _keep(self._absent, key, (generation, entry), self._absent_max)
+            _keep(self._absent, key, (mark, entry), self._absent_max)
 
     def outdated(self, key: str, version: int) -> None:
         """A newer version exists: forget what is older."""
@@ -66,40 +78,40 @@ class Hot:
             if found is not None and found[1].version < version:
                 del entries[key]
 
-    def registered(self, prefix_key: str, epoch: str) -> None:
+    def registered(self, prefix_key: str) -> None:
         """Something was registered below a prefix: earlier "not found" no longer holds."""
-        if len(self._epochs) >= self._absent_max:
-            self._epochs.clear()
-            self._absent.clear()
-        self._epochs[prefix_key] = epoch
+        self._registration += 1
+        if len(self._registrations) >= self._absent_max:
+            self._registrations.clear()
+            self._registrations_before = self._registration
+        self._registrations[prefix_key] = self._registration
+
+    def heard(self, asked_at_s: float) -> None:
+        """Every invalidation that was sent before `asked_at_s` has arrived."""
+        self._heard_at_s = asked_at_s
 
     def disconnect(self) -> None:
         """Invalidations may be missed from now on."""
         self.connected = False
-        self.generation += 1
-        self._epochs.clear()
+        self._generation += 1
 
     def connect(self) -> None:
         """Invalidations arrive again; what was learnt before may be outdated."""
         self.connected = True
-        self.generation += 1
-        self._epochs.clear()
+        self._generation += 1
 
     def _fresh_absent(self, key: str, prefix_key: str, now_s: float) -> Entry | None:
         found = self._absent.get(key)
-        if found is None:
+        if found is None or found[0] != self.mark(prefix_key):
             return None
-        generation, entry = found
-        if self._epochs.get(prefix_key, entry.epoch) != entry.epoch:
-            return None
-        if generation != self.generation or not is_fresh(entry, now_s, connected=self.connected):
-            return None
-        return entry
+        return found[1] if self._is_fresh(found[1], now_s) else None
+
+    def _is_fresh(self, entry: Entry, now_s: float) -> bool:
+        hears = self.connected and abs(now_s - self._heard_at_s) < HEARD_S
+        return is_fresh(entry, now_s, connected=hears)
 
 
-def _keep(
-    entries: OrderedDict[str, tuple[int, Entry]], key: str, item: tuple[int, Entry], most: int
-) -> None:
+def _keep(entries: _Kept, key: str, item: tuple[Mark, Entry], most: int) -> None:
     entries[key] = item
     entries.move_to_end(key)
     if len(entries) > most:

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -14,43 +16,87 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from resolver.entry import Entry, entry_from_bytes, entry_to_bytes
+from resolver.entry import Announcements, Entry, Shelf, entry_from_bytes, entry_to_bytes
 from resolver.errors import CacheUnavailableError, InvalidValueError
 
 # A local or regional Redis answers within milliseconds; beyond this PostgreSQL is the better bet.
 COMMAND_TIMEOUT_S = 0.5
-# A silent connection is found out this soon: ping after the first, given up after the second.
-PING_AFTER_S = 0.25
+# The bulletin is asked this often whether it still arrives, and given up after this silence:
+# before the entries of the process cache end being believed (freshness.HEARD_S).
+PING_EVERY_S = 0.25
 SILENCE_MAX_S = 0.75
 RECONNECT_PAUSE_S = 0.1
 CONNECTIONS_MAX = 16
 # How long an entry stays in Redis: long past its freshness, for answers while PostgreSQL is away.
 KEEP_S = 86_400
-BULLETIN = "idnode:bulletin"
-_RECORD, _EPOCH, _PREFIXES = "idnode:r:", "idnode:e:", "idnode:prefixes"
+# Longer than any fetch from the registry takes, and than "not found" is believed.
+TICKET_KEEP_S = 60
+_BULLETIN, _PREFIXES = "idnode:bulletin", "idnode:prefixes"
+_TICKET = b"~"
 
-# The version stands first, as 16 digits: one atomic step compares and sets.
-_FILL_SCRIPT = """
-local done = 0
+# What is missing gets a ticket; the epoch of a prefix is one, too: lost, it is a new one.
+_GET_SCRIPT = """
+local found = {}
 for i = 1, #KEYS do
-    local known = redis.call('GETRANGE', KEYS[i], 0, 15)
-    if #known < 16 or known <= string.sub(ARGV[i + 1], 1, 16) then
-        redis.call('SET', KEYS[i], ARGV[i + 1], 'EX', ARGV[1])
-        done = done + 1
+    found[i] = redis.call('GET', KEYS[i])
+    if not found[i] then
+        found[i] = ARGV[1]
+        redis.call('SET', KEYS[i], ARGV[1], 'EX', ARGV[2])
     end
 end
-return done
+return found
+"""
+# An entry begins with its version in 16 digits, so that one atomic step compares and sets. Where
+# nothing is, nothing is put: it may have been a newer version that was flushed or evicted.
+_FILL_SCRIPT = """
+for i = 1, #KEYS do
+    local known = redis.call('GETRANGE', KEYS[i], 0, 63)
+    local ticket, entry = ARGV[2 * i], ARGV[2 * i + 1]
+    local is_ticket = string.sub(known, 1, 1) == '~'
+    if (is_ticket and known == ticket)
+        or (not is_ticket and known ~= '' and string.sub(known, 1, 16) <= string.sub(entry, 1, 16))
+    then
+        redis.call('SET', KEYS[i], entry, 'EX', ARGV[1])
+    end
+end
+"""
+# First the shared cache, then the bulletin: who hears of a change finds nothing older.
+_ANNOUNCE_SCRIPT = """
+local records = #ARGV - 4
+for i = 1, records do
+    local known = redis.call('GETRANGE', KEYS[i], 0, 15)
+    if string.sub(known, 1, 1) == '~' or (known ~= '' and known < ARGV[i + 4]) then
+        redis.call('DEL', KEYS[i])
+    end
+end
+for i = records + 1, #KEYS do
+    redis.call('SET', KEYS[i], ARGV[3], 'EX', ARGV[4])
+end
+redis.call('PUBLISH', ARGV[1], ARGV[2])
 """
 
-Announcements = Sequence[tuple[str, str, int, str]]
-"""Topic, key, version, epoch; the epoch for topic `registered`, whose key is a prefix key."""
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who follows the bulletin.
+
+    `on_connect` runs before the cache is used again; when it returns, the cache is trusted.
+    `on_heard` is told the time before which every announcement has arrived.
+    """
+
+    now_s: Callable[[], float]
+    on_connect: Callable[[], Awaitable[None]]
+    on_heard: Callable[[float], None]
+    on_announcements: Callable[[Announcements], None]
+    on_disconnect: Callable[[], None]
 
 
 class RedisCache:
     """Implements SharedCache; also carries announcements between workers.
 
     Nothing here is the truth: whatever fails becomes CacheUnavailableError, and the registry
-    answers instead.
+    answers instead. Keys carry the server's run id: what a server brings along from a dump or
+    from a replica that lagged behind is never looked at.
     """
 
     def __init__(self, url: str) -> None:
@@ -61,157 +107,211 @@ class RedisCache:
             retry=Retry(NoBackoff(), 0),
             max_connections=CONNECTIONS_MAX,
         )
+        self._get_script = self._redis.register_script(_GET_SCRIPT)
         self._fill_script = self._redis.register_script(_FILL_SCRIPT)
-        self._waiting: list[tuple[str, asyncio.Future[bytes | None]]] = []
+        self._announce_script = self._redis.register_script(_ANNOUNCE_SCRIPT)
+        # Channels do not belong to a database of the server: the number keeps nodes apart.
+        number = self._redis.connection_pool.connection_kwargs.get("db") or 0
+        self._bulletin = f"{_BULLETIN}:{number}"
+        self._waiting: list[tuple[list[str], asyncio.Future[list[bytes]]]] = []
+        self._asking: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(CONNECTIONS_MAX - 2)
+        self._connection_number = 0
+        self._server = ""
         self.is_up = False
         self.is_trusted = False
-        self.connection_number = 0
 
     async def close(self) -> None:
         """Close every connection; safe to call twice."""
-        self.is_up = self.is_trusted = False
+        self._lose()
         with contextlib.suppress(RedisError, OSError):
             await self._redis.aclose()
 
-    async def get_many(self, keys: Sequence[tuple[str, str]]) -> list[tuple[Entry | None, str]]:
-        """See SharedCache. Questions of one turn of the event loop share one MGET."""
+    async def get_many(self, keys: Sequence[tuple[str, str]]) -> list[Shelf]:
+        """See SharedCache. Questions of one turn of the event loop share one command."""
         prefixes = list({prefix_key for _, prefix_key in keys})
-        wanted = [_RECORD + key for key, _ in keys] + [_EPOCH + key for key in prefixes]
-        values = await asyncio.gather(*[self._get(key) for key in wanted])
-        epochs = {
-            prefix_key: (value or b"").decode("ascii", "replace")
-            for prefix_key, value in zip(prefixes, values[len(keys) :], strict=True)
-        }
+        values = await self._get(
+            [self._record_key(key) for key, _ in keys] + [self._epoch_key(key) for key in prefixes]
+        )
+        epochs = dict(zip(prefixes, values[len(keys) :], strict=True))
         return [
-            (_entry(value), epochs[prefix_key])
+            _shelf(value, epochs[prefix_key].decode("ascii", "replace"))
             for (_, prefix_key), value in zip(keys, values, strict=False)
         ]
 
-    async def fill(self, entries: Sequence[tuple[str, Entry]], connection_number: int) -> None:
+    async def fill(self, entries: Sequence[tuple[str, Entry, str]]) -> None:
         """See SharedCache."""
-        if connection_number != self.connection_number:
-            return
-        await self._command(
-            self._fill_script(
-                keys=[_RECORD + key for key, _ in entries],
-                args=[KEEP_S, *(entry_to_bytes(entry) for _, entry in entries)],
-            )
-        )
-
-    async def begin_epochs(self, prefix_keys: Sequence[str]) -> dict[str, str]:
-        """Begin a new registration epoch below each prefix: earlier absences no longer hold."""
-        epochs = {prefix_key: uuid.uuid4().hex for prefix_key in prefix_keys}
-        if epochs:
-            await self._command(
-                self._redis.mset({_EPOCH + key: epoch for key, epoch in epochs.items()})
-            )
-        return epochs
+        keys = [self._record_key(key) for key, _, _ in entries]
+        arguments: list[Any] = [KEEP_S]
+        for _, entry, ticket in entries:
+            arguments += (ticket, entry_to_bytes(entry))
+        await self._command(lambda: self._fill_script(keys=keys, args=arguments))
 
     async def announce(self, announcements: Announcements) -> None:
-        """Tell every worker."""
-        await self._command(self._redis.publish(BULLETIN, orjson.dumps(announcements)))
+        """Forget what is older in the shared cache, and tell every worker, in one atomic step."""
+        versions = {
+            self._record_key(key): version
+            for topic, key, version in announcements
+            if topic == "record"
+        }
+        prefixes = {key for topic, key, _ in announcements if topic == "registered"}
+        keys = [*versions, *(self._epoch_key(key) for key in prefixes)]
+        arguments: list[Any] = [
+            self._bulletin,
+            orjson.dumps(announcements),
+            _new_ticket(),
+            TICKET_KEEP_S,
+        ]
+        arguments += [f"{version:016x}" for version in versions.values()]
+        await self._command(lambda: self._announce_script(keys=keys, args=arguments))
 
     async def keep_prefixes(self, table: bytes) -> None:
         """Keep a copy of the table of prefixes, for a worker that starts without PostgreSQL."""
-        await self._command(self._redis.set(_PREFIXES, table))
+        await self._command(lambda: self._redis.set(_PREFIXES, table))
 
     async def kept_prefixes(self) -> bytes | None:
         """The copy of the table of prefixes."""
-        value = await self._command(self._redis.get(_PREFIXES))
+        value = await self._command(lambda: self._redis.get(_PREFIXES))
         return value if isinstance(value, bytes) else None
 
-    async def listen(
-        self,
-        on_connect: Callable[[], Awaitable[None]],
-        on_announcements: Callable[[Announcements], None],
-        on_disconnect: Callable[[], None],
-    ) -> None:
-        """Keep a connection to the bulletin for ever, and notice at once when it is gone.
-
-        `on_connect` runs before the cache is used again; when it returns, the cache is trusted.
-        """
+    async def listen(self, listener: Listener) -> None:
+        """Keep a connection to the bulletin for ever, and notice at once when it is gone."""
         while True:
-            pubsub = self._redis.pubsub()
-            settling: asyncio.Task[None] | None = None
             try:
-                await self._command(pubsub.subscribe(BULLETIN))
-                self.connection_number += 1
-                self.is_up = True
-                settling = asyncio.create_task(self._settle(on_connect))
-                await self._follow(pubsub, on_announcements)
-            except CacheUnavailableError:
+                await self._attend(self._redis.pubsub(), listener)
+            except* CacheUnavailableError:
                 pass
-            finally:
-                self._lose()
-                if settling is not None:
-                    settling.cancel()
-                    on_disconnect()
-                with contextlib.suppress(RedisError, OSError, RuntimeError):
-                    await pubsub.aclose()  # type: ignore[no-untyped-call]
-                with contextlib.suppress(RedisError, OSError):
-                    await self._redis.connection_pool.disconnect()
             await asyncio.sleep(RECONNECT_PAUSE_S)
+
+    async def _attend(self, pubsub: PubSub, listener: Listener) -> None:
+        """Follow one connection to the bulletin to its end, which is always an error."""
+        try:
+            asked_at_s = listener.now_s()
+            await _bounded(lambda: self._subscribe(pubsub))
+            listener.on_heard(asked_at_s)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._settle(listener.on_connect))
+                tasks.create_task(self._follow(pubsub, listener))
+        finally:
+            if self._server:
+                listener.on_disconnect()
+            self._lose()
+            self._server = ""
+            with contextlib.suppress(RedisError, OSError, RuntimeError):
+                await pubsub.aclose()  # type: ignore[no-untyped-call]
+            with contextlib.suppress(RedisError, OSError, RuntimeError):
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
+
+    async def _subscribe(self, pubsub: PubSub) -> None:
+        """Return once the server says that announcements arrive, and which server it is."""
+        await pubsub.subscribe(self._bulletin)
+        message = await pubsub.get_message(timeout=COMMAND_TIMEOUT_S)
+        if message is None or message["type"] != "subscribe":
+            raise CacheUnavailableError("Redis does not confirm the subscription")
+        self._server = str((await self._redis.info("server")).get("run_id", ""))[:16] or "-"
+        self._connection_number += 1
+        self.is_up = True
 
     async def _settle(self, on_connect: Callable[[], Awaitable[None]]) -> None:
         await on_connect()
-        self.is_trusted = True
+        self.is_trusted = self.is_up
 
-    async def _follow(
-        self, pubsub: PubSub, on_announcements: Callable[[Announcements], None]
-    ) -> None:
-        heard_s = time.monotonic()
+    async def _follow(self, pubsub: PubSub, listener: Listener) -> None:
+        asked_at_s = heard_at_s = listener.now_s()
         while self.is_up:
-            message = await self._command(
-                pubsub.get_message(ignore_subscribe_messages=True, timeout=PING_AFTER_S)
-            )
-            if message is not None:
-                heard_s = time.monotonic()
-                if message.get("type") == "message":
-                    on_announcements(orjson.loads(message["data"]))
-            elif time.monotonic() - heard_s > SILENCE_MAX_S:
-                raise CacheUnavailableError("Redis is silent")
+            if abs(listener.now_s() - asked_at_s) >= PING_EVERY_S:
+                asked_at_s = listener.now_s()
+                await _bounded(partial(pubsub.ping, repr(asked_at_s)))
+            message = await _bounded(lambda: pubsub.get_message(timeout=PING_EVERY_S))
+            if message is None:
+                if abs(listener.now_s() - heard_at_s) > SILENCE_MAX_S:
+                    break
+            elif message["type"] == "pong":
+                # What was announced before the question stands before the answer in the stream.
+                heard_at_s = float(message["data"])
+                listener.on_heard(heard_at_s)
+            elif message["type"] == "message":
+                listener.on_announcements(_announcements(message["data"]))
             else:
-                await self._command(pubsub.ping())  # the pong counts as hearing from it
+                break  # subscribed anew: the client library has reconnected, something was missed
+        raise CacheUnavailableError("the bulletin was lost")
 
     def _lose(self) -> None:
         self.is_up = self.is_trusted = False
 
-    async def _get(self, key: str) -> bytes | None:
+    def _record_key(self, key: str) -> str:
+        return f"idnode:{self._server}:r:{key}"
+
+    def _epoch_key(self, prefix_key: str) -> str:
+        return f"idnode:{self._server}:e:{prefix_key}"
+
+    async def _get(self, keys: list[str]) -> list[bytes]:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[bytes | None] = loop.create_future()
+        future: asyncio.Future[list[bytes]] = loop.create_future()
         if not self._waiting:
-            loop.call_soon(lambda: loop.create_task(self._get_waiting()))
-        self._waiting.append((key, future))
+            task = loop.create_task(self._get_waiting())
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+        self._waiting.append((keys, future))
         return await future
 
     async def _get_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
+        keys = [key for wanted, _ in waiting for key in wanted]
         try:
-            values = await self._command(self._redis.mget([key for key, _ in waiting]))
+            arguments: list[Any] = [_new_ticket(), TICKET_KEEP_S]
+            values = iter(await self._command(lambda: self._get_script(keys=keys, args=arguments)))
+            for wanted, future in waiting:
+                found = list(islice(values, len(wanted)))
+                if not future.done():
+                    future.set_result(found)
         except CacheUnavailableError as error:
             for _, future in waiting:
                 if not future.done():
                     future.set_exception(error)
-            return
-        for (_, future), value in zip(waiting, values, strict=True):
-            if not future.done():
-                future.set_result(value)
+        finally:
+            for _, future in waiting:
+                future.cancel()  # of what has a result, nothing
 
-    async def _command(self, command: Awaitable[Any]) -> Any:
-        try:
-            async with self._slots, asyncio.timeout(2 * COMMAND_TIMEOUT_S):
-                return await command
-        except (RedisError, OSError, TimeoutError, RuntimeError) as error:
-            # The listener notices within a moment and tells everybody; until then nobody asks.
-            self._lose()
-            raise CacheUnavailableError(f"Redis did not answer: {error}") from error
+    async def _command(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        number = self._connection_number
+        async with self._slots:
+            # Who waited for a slot while Redis was lost does not wait for Redis, too.
+            if not self.is_up or number != self._connection_number:
+                raise CacheUnavailableError("Redis is away")
+            try:
+                return await _bounded(ask)
+            except CacheUnavailableError:
+                # The listener notices within a moment and tells everybody; until then nobody asks.
+                if number == self._connection_number:
+                    self._lose()
+                raise
 
 
-def _entry(value: bytes | None) -> Entry | None:
-    if value is None:
-        return None
+async def _bounded(ask: Callable[[], Awaitable[Any]]) -> Any:
     try:
-        return entry_from_bytes(value)
+        async with asyncio.timeout(2 * COMMAND_TIMEOUT_S):
+            return await ask()
+    except (RedisError, OSError, RuntimeError) as error:
+        raise CacheUnavailableError(f"Redis did not answer: {error}") from error
+
+
+def _new_ticket() -> bytes:
+    return _TICKET + uuid.uuid4().hex.encode()
+
+
+def _shelf(value: bytes, epoch: str) -> Shelf:
+    if value.startswith(_TICKET):
+        return Shelf(None, epoch, value.decode("ascii", "replace"))
+    try:
+        return Shelf(entry_from_bytes(value), epoch)
     except InvalidValueError:
-        return None  # written by something else: as good as not there
+        return Shelf(None, epoch)  # written by something else: as good as not there
+
+
+def _announcements(data: bytes) -> list[tuple[str, str, int]]:
+    try:
+        return [(str(topic), str(key), int(version)) for topic, key, version in orjson.loads(data)]
+    except (ValueError, TypeError) as error:
+        # What it was to say is lost like an announcement that never came.
+        raise CacheUnavailableError(f"the bulletin is damaged: {error}") from error

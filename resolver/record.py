@@ -1,5 +1,6 @@
 """Records: the handle values of one identifier, and the one canonical encoding of them."""
 
+import re
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,8 @@ from resolver.errors import InvalidValueError
 # A bound for every size; SNMS allows 255 bytes a value and IDHub 4000 characters, a certificate
 # chain or a 10320/loc document needs more.
 VALUE_DATA_SIZE_BYTES_MAX = 65_536
-TYPE_SIZE_BYTES_MAX = 128
+# In characters, like the rest of the rule something that a schema or a form can say.
+TYPE_CHARACTERS_MAX = 128
 VALUES_MAX = 1_000
 REFERENCES_MAX = 100
 # One native message holds at most 262,144 bytes; a record must fit into one.
@@ -27,6 +29,7 @@ TIMESTAMP_OF_RECORD_S = 0
 
 _HEAD = struct.Struct(">iIBiB")
 _I4 = struct.Struct(">i")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +167,16 @@ def check_values(values: Sequence[HandleValue]) -> None:
     total_bytes = 0
     for value in values:
         check_value(value)
-        total_bytes += len(value.data) + len(value.type) + 32
+        total_bytes += len(value.data) + len(value.type.encode()) + 32
     if total_bytes > RECORD_SIZE_BYTES_MAX:
         raise InvalidValueError(
             f"record is about {total_bytes} bytes; at most {RECORD_SIZE_BYTES_MAX} are allowed"
         )
+
+
+def is_type(text: str) -> bool:
+    """True for a type that may be stored: short enough and without control characters."""
+    return 0 < len(text) <= TYPE_CHARACTERS_MAX and _CONTROL.search(text) is None
 
 
 def check_value(value: HandleValue) -> None:
@@ -179,10 +187,9 @@ def check_value(value: HandleValue) -> None:
     """
     if not 0 < value.index <= INDEX_MAX:
         raise InvalidValueError("Value indexes must be positive")
-    size_bytes = len(value.type.encode("utf-8", "replace"))
-    if not 0 < size_bytes <= TYPE_SIZE_BYTES_MAX or not value.type.isprintable():
+    if not is_type(value.type):
         raise InvalidValueError(
-            f"value {value.index}: type must be 1 to {TYPE_SIZE_BYTES_MAX} printable bytes"
+            f"value {value.index}: type must be 1 to {TYPE_CHARACTERS_MAX} printable characters"
         )
     if len(value.data) > VALUE_DATA_SIZE_BYTES_MAX:
         raise InvalidValueError(

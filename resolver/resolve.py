@@ -9,10 +9,10 @@ from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from resolver.entry import Entry
+from resolver.entry import Entry, Shelf
 from resolver.errors import CacheUnavailableError, RegistryUnavailableError
-from resolver.freshness import is_fresh, stale_age_s
-from resolver.hot import Hot
+from resolver.freshness import DISCONNECTED_S, is_fresh, stale_age_s
+from resolver.hot import Hot, Mark
 from resolver.identifier import Identifier
 from resolver.prefix_directory import PrefixDirectory, PrefixState, refusal
 from resolver.record import Record
@@ -53,19 +53,15 @@ class SharedCache(Protocol):
     def is_trusted(self) -> bool:
         """False until every change made while it was away has reached it."""
 
-    @property
-    def connection_number(self) -> int:
-        """Grows with every connection: a fill begun before a loss must not be finished after."""
-
-    async def get_many(self, keys: Sequence[tuple[str, str]]) -> list[tuple[Entry | None, str]]:
-        """For each (key, prefix key): the entry, and the prefix's present registration epoch.
+    async def get_many(self, keys: Sequence[tuple[str, str]]) -> list[Shelf]:
+        """What is there for each (key, prefix key).
 
         Raises:
             CacheUnavailableError: if it does not answer.
         """
 
-    async def fill(self, entries: Sequence[tuple[str, Entry]], connection_number: int) -> None:
-        """Keep entries unless newer versions are there, or the connection has changed.
+    async def fill(self, entries: Sequence[tuple[str, Entry, str]]) -> None:
+        """Put entries (key, entry, ticket) where the ticket still holds or an older one is.
 
         Raises:
             CacheUnavailableError: if it does not answer.
@@ -100,11 +96,21 @@ _Fetched = tuple[Entry, bool]
 
 @dataclass(slots=True, eq=False)
 class _Flight:
-    """One fetch under way, and the newest version announced meanwhile."""
+    """One fetch under way.
+
+    `mark` is the moment at which it last asked, `floor` the newest version announced meanwhile.
+    """
 
     identifier: Identifier
+    asked_at_s: float
+    mark: Mark
     result: "asyncio.Future[_Fetched]"
     floor: int = 0
+    shelf: Shelf | None = None
+
+    @property
+    def key(self) -> str:
+        return self.identifier.key
 
 
 @dataclass(slots=True)
@@ -163,9 +169,9 @@ class Resolver:
         if flight is not None:
             flight.floor = max(flight.floor, version)
 
-    def registered(self, prefix_key: str, epoch: str) -> None:
+    def registered(self, prefix_key: str) -> None:
         """New identifiers below a prefix were announced: earlier absences no longer hold."""
-        self._hot.registered(prefix_key, epoch)
+        self._hot.registered(prefix_key)
 
     def _at_once(
         self, identifier: Identifier, now_s: float, authoritative: bool
@@ -208,13 +214,14 @@ class Resolver:
 
         The fetch is a task of its own: a caller that goes away does not take it along.
         """
-        loop = asyncio.get_running_loop()
         flights, mine = {}, []
         for identifier in identifiers:
-            flight = None if authoritative else self._flights.get(identifier.key)
+            flight = None if authoritative else self._joinable(identifier.key, now_s)
             if flight is None:
-                flight = _Flight(identifier, loop.create_future())
+                flight = self._new_flight(identifier, now_s)
                 mine.append(flight)
+                if not authoritative:
+                    self._flights[identifier.key] = flight
             flights[identifier.key] = flight
         if mine:
             self._start(self._fly(mine, now_s, authoritative))
@@ -226,137 +233,129 @@ class Resolver:
                 found[key] = error
         return found
 
+    def _new_flight(self, identifier: Identifier, now_s: float) -> _Flight:
+        result = asyncio.get_running_loop().create_future()
+        return _Flight(identifier, now_s, self._hot.mark(identifier.prefix_key), result)
+
+    def _joinable(self, key: str, now_s: float) -> _Flight | None:
+        """The flight under way, unless it may bring what is too old without announcements."""
+        flight = self._flights.get(key)
+        is_young = flight is not None and abs(now_s - flight.asked_at_s) < DISCONNECTED_S
+        return flight if is_young else None
+
     async def _fly(self, flights: list[_Flight], now_s: float, authoritative: bool) -> None:
         """Bring every flight to a result; what the caches do not know the registry is asked."""
-        if not authoritative:
-            self._flights.update((flight.identifier.key, flight) for flight in flights)
         try:
-            generation, connection = self._hot.generation, self._cache.connection_number
-            shared = {} if authoritative else await self._ask_shared(flights)
-            missing = [f for f in flights if not self._landed(f, shared, generation, now_s)]
+            if not authoritative:
+                await self._ask_shared(flights)
+            missing = [flight for flight in flights if not self._landed(flight, now_s)]
             if missing:
-                fetched = await self._ask_registry(missing, shared, now_s)
-                if not authoritative:
-                    self._keep(fetched, generation, connection)
+                await self._ask_registry(missing, now_s)
         except Exception as error:
             for flight in flights:
-                if not flight.result.done():
-                    flight.result.set_exception(error)
-                    flight.result.exception()  # a caller that went away leaves it unread
+                _fail(flight, error)
         finally:
             for flight in flights:
-                if self._flights.get(flight.identifier.key) is flight:
-                    del self._flights[flight.identifier.key]
+                flight.result.cancel()  # of what has a result, nothing
+                if self._flights.get(flight.key) is flight:
+                    del self._flights[flight.key]
 
-    async def _ask_shared(self, flights: list[_Flight]) -> dict[str, tuple[Entry | None, str]]:
+    async def _ask_shared(self, flights: list[_Flight]) -> None:
         if not self._cache.is_up:
-            return {}
-        try:
-            found = await self._cache.get_many(
-                [(flight.identifier.key, flight.identifier.prefix_key) for flight in flights]
+            return
+        with contextlib.suppress(CacheUnavailableError):
+            shelves = await self._cache.get_many(
+                [(flight.key, flight.identifier.prefix_key) for flight in flights]
             )
-        except CacheUnavailableError:
-            return {}
-        return {f.identifier.key: item for f, item in zip(flights, found, strict=True)}
+            for flight, shelf in zip(flights, shelves, strict=True):
+                flight.shelf = shelf
 
-    def _landed(
-        self,
-        flight: _Flight,
-        shared: dict[str, tuple[Entry | None, str]],
-        generation: int,
-        now_s: float,
-    ) -> bool:
+    def _landed(self, flight: _Flight, now_s: float) -> bool:
         """Finish a flight from the shared cache, if what it holds may be believed."""
-        entry, epoch = shared.get(flight.identifier.key, (None, ""))
+        shelf = flight.shelf
+        if shelf is None:
+            return False
+        entry = shelf.entry
         believed = (
             entry is not None
             and self._cache.is_trusted
-            and entry.version >= flight.floor
-            and (entry.record is not None or entry.epoch == epoch)
+            and not self._is_overtaken(flight, entry.record)
+            and (entry.record is not None or entry.epoch == shelf.epoch)
             and is_fresh(entry, now_s, connected=True)
         )
-        if shared:
-            self.lookups.add("l2", "hit" if believed else "miss")
+        self.lookups.add("l2", "hit" if believed else "miss")
         if entry is None or not believed:
             return False
-        self._hot.put(flight.identifier.key, entry, generation)
+        if self._is_registered(flight):
+            self._hot.put(flight.key, entry, flight.mark)
         flight.result.set_result((entry, False))
         return True
 
-    async def _ask_registry(
-        self,
-        flights: list[_Flight],
-        shared: dict[str, tuple[Entry | None, str]],
-        now_s: float,
-    ) -> list[tuple[str, Entry]]:
+    def _is_overtaken(self, flight: _Flight, record: Record | None) -> bool:
+        """True if an announcement that came after the asking says that there is something newer."""
+        if record is None and self._hot.mark(flight.identifier.prefix_key) != flight.mark:
+            return True
+        return _version(record) < flight.floor
+
+    def _is_registered(self, flight: _Flight) -> bool:
+        """True if announcements reach this flight; what another one brings is not kept."""
+        return self._flights.get(flight.key) is flight
+
+    async def _ask_registry(self, flights: list[_Flight], now_s: float) -> None:
         """Finish flights from the registry, or with the last entry known if it is away."""
         try:
             records = await self._newest(flights)
         except RegistryUnavailableError as error:
             for flight in flights:
-                self._land_stale(flight, shared, error)
-            return []
+                self._land_stale(flight, error)
+            return
         self.lookups.add("registry", "hit", len(records))
         self.lookups.add("registry", "miss", len(flights) - len(records))
-        fetched = []
+        fills: list[tuple[str, Entry, str]] = []
         for flight in flights:
-            key = flight.identifier.key
-            epoch = shared.get(key, (None, ""))[1]
-            entry = Entry(records.get(key), now_s, epoch)
-            if entry.version >= flight.floor:
-                fetched.append((key, entry))
+            shelf, record = flight.shelf, records.get(flight.key)
+            entry = Entry(record, now_s, "" if shelf is None else shelf.epoch)
+            if self._is_registered(flight) and not self._is_overtaken(flight, record):
+                self._hot.put(flight.key, entry, flight.mark)
+                if shelf is not None:
+                    fills.append((flight.key, entry, shelf.ticket))
             flight.result.set_result((entry, False))
-        return fetched
+        if fills and self._cache.is_up and len(self._tasks) < _FILLS_MAX:
+            self._start(self._fill(fills))
 
     async def _newest(self, flights: list[_Flight]) -> dict[str, Record]:
-        """Records from the registry; asked again where a newer version was announced meanwhile."""
+        """Records from the registry; asked again where something newer was announced meanwhile."""
         records: dict[str, Record] = {}
         asked = flights
         for _ in range(_RACES_MAX):
-            if len(asked) == 1:
-                key = asked[0].identifier.key
-                record = await self._records.fetch(key)
-                if record is not None:
-                    records[key] = record
-            else:
-                records.update(
-                    await self._records.fetch_many([flight.identifier.key for flight in asked])
-                )
-            asked = [flight for flight in asked if _version(records, flight) < flight.floor]
+            for flight in asked:
+                flight.mark = self._hot.mark(flight.identifier.prefix_key)
+            records.update(await self._fetched([flight.key for flight in asked]))
+            asked = [f for f in asked if self._is_overtaken(f, records.get(f.key))]
             if not asked:
                 break
         return records
 
-    def _land_stale(
-        self,
-        flight: _Flight,
-        shared: dict[str, tuple[Entry | None, str]],
-        error: RegistryUnavailableError,
-    ) -> None:
-        key = flight.identifier.key
-        known = [
-            entry
-            for entry in (shared.get(key, (None, ""))[0], self._hot.last_known(key))
-            if entry is not None and entry.is_present and entry.version >= flight.floor
-        ]
-        if not known:
-            flight.result.set_exception(error)
-            flight.result.exception()
+    async def _fetched(self, keys: list[str]) -> dict[str, Record]:
+        if len(keys) > 1:
+            return await self._records.fetch_many(keys)
+        record = await self._records.fetch(keys[0])
+        return {} if record is None else {keys[0]: record}
+
+    def _land_stale(self, flight: _Flight, error: RegistryUnavailableError) -> None:
+        """Finish a flight with the last entry known, if that was present and is not outdated."""
+        shared = None if flight.shelf is None else flight.shelf.entry
+        known = [entry for entry in (shared, self._hot.last_known(flight.key)) if entry is not None]
+        newest = max(known, key=lambda entry: entry.version, default=None)
+        if newest is None or not newest.is_present or newest.version < flight.floor:
+            _fail(flight, error)
             return
         self.lookups.add("registry", "stale")
-        flight.result.set_result((max(known, key=lambda entry: entry.version), True))
+        flight.result.set_result((newest, True))
 
-    def _keep(
-        self, fetched: list[tuple[str, Entry]], generation: int, connection_number: int
-    ) -> None:
-        for key, entry in fetched:
-            self._hot.put(key, entry, generation)
-        if fetched and self._cache.is_up and len(self._tasks) < _FILLS_MAX:
-            self._start(self._fill(fetched, connection_number))
-
-    async def _fill(self, fetched: list[tuple[str, Entry]], connection_number: int) -> None:
+    async def _fill(self, entries: list[tuple[str, Entry, str]]) -> None:
         with contextlib.suppress(CacheUnavailableError):
-            await self._cache.fill(fetched, connection_number)
+            await self._cache.fill(entries)
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -364,6 +363,11 @@ class Resolver:
         task.add_done_callback(self._tasks.discard)
 
 
-def _version(records: dict[str, Record], flight: _Flight) -> int:
-    record = records.get(flight.identifier.key)
+def _version(record: Record | None) -> int:
     return 0 if record is None else record.version
+
+
+def _fail(flight: _Flight, error: Exception) -> None:
+    if not flight.result.done():
+        flight.result.set_exception(error)
+        flight.result.exception()  # a caller that went away leaves it unread

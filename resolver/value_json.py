@@ -253,6 +253,8 @@ class JsonPlace:
         number = self.value
         if isinstance(number, str) and number.isascii() and number.isdigit() and len(number) < 11:
             number = int(number)
+        elif isinstance(number, float) and number.is_integer():
+            number = int(number)  # 1.0 is a whole number in JSON
         if not isinstance(number, int) or isinstance(number, bool) or not low <= number <= high:
             raise self.fail(f"an integer from {low} to {high}")
         return number

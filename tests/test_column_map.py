@@ -68,7 +68,7 @@ def test_other_columns_are_checked_only_when_asked_for() -> None:
         ("gtin", ["NAME= "], "auto", "no column is named"),
         ("gtin", [" =name"], "auto", "type is '', expected 1 to 128"),
         ("gtin", ["N\tM=name"], "auto", "printable"),
-        ("gtin", ["名" * 43 + "=name"], "auto", "1 to 128 printable bytes"),
+        ("gtin", ["名" * 129 + "=name"], "auto", "1 to 128 printable characters"),
         ("gtin", ["0:A=a"], "auto", "index is 0, expected 1 to 2147483647"),
         ("gtin", ["2147483648:A=a"], "auto", "index is 2147483648"),
         ("gtin", ["A=a", "1:B=b"], "auto", r"index 1 is used 2 times \(A, B\)"),

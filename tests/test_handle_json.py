@@ -317,7 +317,7 @@ def test_a_site_with_everything_unusual_comes_back() -> None:
     [
         ({"index": None}, "index: expected an integer from -2147483648 to 2147483647"),
         ({"index": True}, "index: expected an integer"),
-        ({"index": 1.0}, "index: expected an integer"),
+        ({"index": 1.5}, "index: expected an integer"),
         ({"index": 2**31}, "index: expected an integer"),
         ({"type": 5}, "type: expected a string, found 5"),
         ({"type": "\ud800"}, "type: expected valid Unicode"),
@@ -355,6 +355,10 @@ def test_a_site_with_everything_unusual_comes_back() -> None:
 def test_a_wrong_value_is_named_by_its_path(changes: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidValueError, match=f"^{message}|[.]{message}"):
         read(**changes)
+
+
+def test_a_whole_number_may_be_written_with_a_fraction_of_zero() -> None:
+    assert read(index=1.0) == read(index=1)
 
 
 def test_the_path_starts_at_the_body() -> None:

@@ -6,7 +6,7 @@ CREATE SEQUENCE record_version NO CYCLE;
 
 -- The calendar day of Asia/Shanghai, in days since 1970-01-01.
 CREATE FUNCTION shanghai_day(at timestamptz) RETURNS integer LANGUAGE sql IMMUTABLE AS
-$$ SELECT ((extract(epoch FROM at)::bigint + 28800) / 86400)::integer $$;
+$$ SELECT floor((extract(epoch FROM at) + 28800) / 86400)::integer $$;
 
 CREATE TABLE enterprise (
     id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
