@@ -430,3 +430,49 @@ FRAMINGS: Final[tuple[tuple[bytes, ...], ...]] = (
     (b"transfer-encoding : chunked",),
     (b"transfer-encoding:\x0bchunked",),
 )
+
+# Types of values that are shown in their own way, and some that are not.
+TYPES: Final[tuple[str, ...]] = (
+    "URL",
+    "URL.x",
+    "10320/loc",
+    "HS_ALIAS",
+    "HS_ADMIN",
+    "HS_SITE",
+    "HS_VLIST",
+    "HS_PUBKEY",
+    "类型",
+    "<b>",
+    "\u202e",
+    " ",
+    "a" * 128,
+)
+
+# Data that may be stored and must not harm whoever shows it.
+DATA: Final[tuple[str, ...]] = (
+    "",
+    "\x00",
+    "\r\nX: y",
+    "https://a.example/",
+    "https://a.example/\r\nX: y",
+    "https://\u6807\u8bc6.example/\u6807?\u8bc6#%zz%",
+    "https://" + "a" * 60_000,
+    "https://[::1]:99999/",
+    "https://a@b:c@d/",
+    "https://" + "a." * 200,
+    "//a.example",
+    "javascript:alert(1)",
+    "data:text/html,<script>",
+    "88.608.1001/HOSTILE-1",
+    "/",
+    "<script>alert(1)</script>",
+    "<locations><location href='https://a.example/'/></locations>",
+    "<locations chooseby='weighted'><location weight='nan' href='https://a.example/'/></locations>",
+    "<locations><location http_role='conneg' href='https://a.example/'/></locations>",
+    "<locations>" + "<location href='https://a.example/'/>" * 300 + "</locations>",
+    "<locations>" + "<a>" * 5_000,
+    "<!DOCTYPE a [<!ENTITY b 'c'>]><locations/>",
+    "<?xml version='1.0' encoding='x'?><locations/>",
+    "\U0001f4a9\u0301\ufeff\u2028",
+    "x" * 65_536,
+)

@@ -98,8 +98,9 @@ def _path(draft: _Draft) -> bytes:
     if choice < 36:
         return draft.one(parts.STARTS) + b"/" * draft.random.randrange(400)
     if choice < 45:
-        known = _KNOWN.encode()
-        return draft.one((b"/", b"/api/handles/")) + draft.one((known, known.lower(), known[:-1]))
+        known, written = _KNOWN.encode(), f"{WRITTEN}{draft.random.randrange(100)}".encode()
+        start = draft.one((b"/", b"/api/handles/"))
+        return start + draft.one((known, known.lower(), known[:-1], written, written, written))
     segments = [draft.one(parts.SEGMENTS) for _ in range(draft.random.randrange(1, 6))]
     return draft.one(parts.STARTS) + b"/".join(segments)
 
@@ -198,8 +199,27 @@ def _reference(draft: _Draft) -> object:
     }
 
 
+def _storable_value(draft: _Draft, index: int) -> object:
+    """A value that may be stored, with data that is unpleasant to show."""
+    data: object = draft.one(parts.DATA)
+    if draft.chance(40):
+        data = {"format": "hex", "value": _garbage(draft, 300).hex()}
+    permissions = draft.one(("1110", "1100", "1111", "11111", "00000", None))
+    return {
+        "index": index,
+        "type": draft.one(parts.TYPES),
+        "data": data,
+        "ttl": draft.one((0, 1, 86_400, 2**31 - 1, "2030-01-01T00:00:00Z", None)),
+        "permissions": permissions,
+    }
+
+
 def _record(draft: _Draft) -> object:
-    values = [_value(draft) for _ in range(draft.random.randrange(5))]
+    number = draft.random.randrange(5)
+    if draft.chance(50):
+        values = [_storable_value(draft, index + 1) for index in range(number)]
+    else:
+        values = [_value(draft) for _ in range(number)]
     return draft.one(
         (values, {"values": values}, {"values": values, "handle": draft.one(parts.TEXTS)})
     )
@@ -254,9 +274,9 @@ def _odd_body(draft: _Draft) -> HostileRequest:
 
 def _with_key(draft: _Draft) -> HostileRequest:
     """A write with the operator's key, or the same without it."""
-    name = f"{WRITTEN}{draft.number % 1_000}"
+    name = f"{WRITTEN}{draft.number % 100}"
     if draft.chance(30):
-        name += "".join(draft.one(("/", "..", "\x00", "é", "e\u0301", " ", "%", "\u202e", "~")) * 2)
+        name += draft.one(("/", "..", "\x00", "é", "e\u0301", " ", "%", "\u202e", "~")) * 2
     headers = _headers(draft)
     if draft.key is not None:
         key = draft.key.encode()

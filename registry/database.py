@@ -186,5 +186,4 @@ def _line(error: BaseException) -> str:
 
 def is_away(error: BaseException) -> bool:
     """True for an error that means that PostgreSQL is away, not that the question was wrong."""
-    # What asyncpg itself finds wrong with a parameter is both InterfaceError and ValueError.
-    return isinstance(error, (*_AWAY, *_REFUSED)) and not isinstance(error, ValueError)
+    return isinstance(error, (*_AWAY, *_REFUSED))
