@@ -110,7 +110,7 @@ class PageNumbers:
     """
 
     version: str
-    resolutions: Mapping[tuple[str, str, str, str], int]
+    resolutions: Mapping[tuple[str, str, str, str], int] | None
     evaluations: Sequence[Evaluation] = ()
     registry: RegistryNumbers | None = None
     store_up: Mapping[str, bool] = field(default_factory=dict)
@@ -142,7 +142,8 @@ class _Page(Collector):
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        yield _resolutions(self._numbers.resolutions)
+        if self._numbers.resolutions is not None:
+            yield _resolutions(self._numbers.resolutions)
         if self._numbers.evaluations:
             yield from _volume(self._numbers.evaluations[0])
             yield from _integrations(self._numbers.evaluations[0])

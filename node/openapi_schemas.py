@@ -56,7 +56,7 @@ def _or_null(*schemas: Schema) -> Schema:
     return {"anyOf": [*schemas, {"type": "null"}]}
 
 
-def _digits(number_max: int) -> str:
+def digits_up_to(number_max: int) -> str:
     """A pattern for 1 … `number_max` in decimal digits, leading zeros allowed."""
     text = str(number_max)
     shorter = [f"[1-9][0-9]{{0,{len(text) - 2}}}"]
@@ -102,14 +102,14 @@ _VALUE = answered(
 _INDEX: Final[Schema] = {
     "anyOf": [
         {"type": "integer", "minimum": 1, "maximum": INDEX_MAX},
-        {"type": "string", "maxLength": 10, "pattern": _digits(INDEX_MAX)},
+        {"type": "string", "maxLength": 10, "pattern": digits_up_to(INDEX_MAX)},
     ]
 }
 _INDEX_OR_ZERO: Final[Schema] = {
     "anyOf": [
         {"type": "integer", "minimum": 0, "maximum": INDEX_MAX},
         {"type": "string", "pattern": "^0{1,10}$"},
-        {"type": "string", "maxLength": 10, "pattern": _digits(INDEX_MAX)},
+        {"type": "string", "maxLength": 10, "pattern": digits_up_to(INDEX_MAX)},
     ]
 }
 _TYPE: Final[Schema] = {

@@ -73,7 +73,7 @@ class Operations:
         counted = await self._flushing.totals()
         numbers = PageNumbers(
             version=VERSION,
-            resolutions=dict(counted or {}),
+            resolutions=counted,
             evaluations=evaluated.evaluations if evaluated else (),
             registry=evaluated.numbers if evaluated else None,
             store_up={"postgres": self._database.is_up, "redis": self._cache.is_up},
