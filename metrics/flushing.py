@@ -109,12 +109,11 @@ class Flushing:
         live |= {
             journal.identity: class_totals(journal.counts()) for journal in self._counting.journals
         }
-        if any(key not in live and key not in self._closed_ids for key in self._last_seen):
-            # Another worker has completed a journal: read the ledger again, if it can be read.
-            try:
-                await self._refresh_closed()
-            except Exception as error:
-                self._report(f"the ledger cannot be read: {error}")
+        # After the files: what is missing there by now was completed before, by whichever worker.
+        try:
+            await self._refresh_if_grown()
+        except Exception as error:
+            self._report(f"the ledger cannot be read: {error}")
         self._last_seen.update(live)
         counted = Counter(self._closed)
         for identity, totals in self._last_seen.items():
@@ -244,6 +243,12 @@ class Flushing:
             with contextlib.suppress(FileNotFoundError):
                 if now_s - path.stat().st_mtime > _UNFINISHED_S:
                     path.unlink()
+
+    async def _refresh_if_grown(self) -> None:
+        async with self._connect(ledger.FLUSH_TIMEOUT_S) as connection:
+            number = await ledger.closed_number(connection, self._instance)
+        if self._closed_ids is None or number != len(self._closed_ids):
+            await self._refresh_closed()
 
     async def _refresh_closed(self) -> None:
         # One after the other: an older look must not replace a newer one.

@@ -148,6 +148,15 @@ async def is_still_open(connection: Connection, identity: uuid.UUID) -> bool:
     return bool(state == "open")
 
 
+async def closed_number(connection: Connection, instance: str) -> int:
+    """How many journals of this instance are done with."""
+    return int(
+        await connection.fetchval(
+            "SELECT count(*) FROM journal WHERE instance = $1 AND state <> 'open'", instance
+        )
+    )
+
+
 async def closed_totals(
     connection: Connection, instance: str
 ) -> tuple[frozenset[uuid.UUID], ClassTotals]:
