@@ -153,7 +153,7 @@ def _body(draft: _Draft) -> bytes:
     if choice < 75:
         return _garbage(draft, 3_000)
     if choice < 90:
-        return json.dumps(_record(draft)).encode()
+        return _document(draft)
     if choice < 97:
         return b"&".join(draft.one(parts.PARAMETERS) for _ in range(draft.random.randrange(8)))
     if choice < 98:
@@ -197,6 +197,11 @@ def _reference(draft: _Draft) -> object:
         "n": "AQAB",
         "e": draft.one(("AQAB", "", "!")),
     }
+
+
+def _document(draft: _Draft) -> bytes:
+    """A record as JSON, cut off where it would be too long."""
+    return json.dumps(_record(draft)).encode()[:BODY_SIZE_BYTES_MAX]
 
 
 def _storable_value(draft: _Draft, index: int) -> object:
@@ -282,14 +287,18 @@ def _with_key(draft: _Draft) -> HostileRequest:
         key = draft.key.encode()
         headers.append(draft.one((b"authorization: Bearer " + key, b"x-api-key: " + key)))
     if draft.chance(25):
-        items = [
-            {"handle": draft.one((name, "a/b", "", None)), "values": draft.one((_record(draft), 1))}
-        ]
-        body = json.dumps({"items": items * draft.one((0, 1, 1, 3, 2_001))}).encode()
+        body = b'{"items":[' + b",".join(_items(draft, name)) + b"]}"
         return _written(headers, "POST", b"/api/handles", body)
     method = draft.one(("PUT", "PUT", "PUT", "DELETE"))
     target = b"/api/handles/" + quote(name, safe="").encode() + _query(draft)
-    return _written(headers, method, target, json.dumps(_record(draft)).encode())
+    return _written(headers, method, target, _document(draft))
+
+
+def _items(draft: _Draft, name: str) -> list[bytes]:
+    """Items of one request, as many as there is room for."""
+    handle, values = draft.one((name, "a/b", "", None)), draft.one((_record(draft), 1))
+    item = json.dumps({"handle": handle, "values": values}).encode()
+    return [item] * min(draft.one((0, 1, 1, 3, 2_001)), BODY_SIZE_BYTES_MAX // len(item))
 
 
 def _written(headers: list[bytes], method: str, target: bytes, body: bytes) -> HostileRequest:

@@ -114,12 +114,21 @@ class Callers:
 
 
 def key_of(exchange: Exchange) -> str | None:
-    """The API key that a request carries: `Authorization: Bearer …` or `X-API-Key: …`."""
+    """The API key that a request carries: `Authorization: Bearer …` or `X-API-Key: …`.
+
+    Raises:
+        UnknownKeyError: if it carries two that differ: which one is meant must not be guessed.
+    """
+    keys = set()
     header = exchange.header(b"x-api-key")
     if header is not None:
-        return header.strip()
-    scheme, _, text = (exchange.header(b"authorization") or "").partition(" ")
-    return text.strip() if scheme.lower() == "bearer" else None
+        keys.add(header.strip())
+    scheme, _, token = (exchange.header(b"authorization") or "").partition(" ")
+    if scheme.lower() == "bearer":
+        keys.add(token.strip())
+    if len(keys) > 1:
+        raise UnknownKeyError
+    return keys.pop() if keys else None
 
 
 def _caller_of(owner: api_keys.KeyOwner) -> Caller:

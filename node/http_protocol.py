@@ -89,10 +89,14 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_over:
             return  # only read so that the refusal reaches the caller
-        self._arrived += data
         if self._part is _Part.NOTHING:
             self._part = _Part.HEAD
-        self._parse()
+        if self._arrived or self.pipeline or len(data) > _PIECE_SIZE_BYTES:
+            self._arrived += data
+            self._parse()
+        else:
+            self._parse_piece(data)
+            self._watch()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn never keeps it open
         """Whether the connection stays open: a caller that has said all still gets its answers."""
@@ -115,10 +119,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        size_bytes = len(self.url) + sum([len(name) + len(text) + 4 for name, text in self.headers])
-        if size_bytes > HEAD_SIZE_BYTES_MAX:
-            self._is_too_long = True
-            raise _TooLongError
+        # The first piece of a head is not counted, and this one not yet: nearly all are short.
+        if self._unfinished_size_bytes + 2 * _PIECE_SIZE_BYTES > HEAD_SIZE_BYTES_MAX:
+            self._check_head()
         super().on_headers_complete()  # still the head's: it reads the URL
         self._part = _Part.BODY
         self._advanced = True
@@ -127,6 +130,12 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             # No other protocol is spoken here, and the parser reads nothing after such a request.
             self.cycle.keep_alive = False
+
+    def _check_head(self) -> None:
+        size_bytes = len(self.url) + sum([len(name) + len(text) + 4 for name, text in self.headers])
+        if size_bytes > HEAD_SIZE_BYTES_MAX:
+            self._is_too_long = True
+            raise _TooLongError
 
     def on_chunk_header(self) -> None:
         self._advanced = True

@@ -167,7 +167,8 @@ def check_values(values: Sequence[HandleValue]) -> None:
     total_bytes = 0
     for value in values:
         check_value(value)
-        total_bytes += len(value.data) + len(value.type.encode()) + 32
+        references_bytes = sum(len(one.handle.encode()) + 8 for one in value.references)
+        total_bytes += len(value.data) + len(value.type.encode()) + references_bytes + 32
     if total_bytes > RECORD_SIZE_BYTES_MAX:
         raise InvalidValueError(
             f"record is about {total_bytes} bytes; at most {RECORD_SIZE_BYTES_MAX} are allowed"

@@ -11,7 +11,14 @@ import psutil
 import pytest
 
 from loadtest.hostile import Report, main, memory_bytes, run
-from loadtest.hostile_requests import PREFIX, SMUGGLED, WRITTEN, Ending, hostile_request
+from loadtest.hostile_requests import (
+    BODY_SIZE_BYTES_MAX,
+    PREFIX,
+    SMUGGLED,
+    WRITTEN,
+    Ending,
+    hostile_request,
+)
 from tests.conftest import RunningNode
 
 SEED = 20_260_101
@@ -91,6 +98,21 @@ async def _connection(port: int) -> AsyncIterator[asyncio.StreamWriter]:
         writer.transport.abort()
 
 
+def test_two_keys_that_differ_open_nothing(node: RunningNode) -> None:
+    key, other = node.operator_key, f"idn_{'0' * 12}_{'A' * 43}"
+    url = f"{node.url}/api/prefixes"
+    for bearer, header, status in (
+        (key, key, 200),
+        (key, other, 403),
+        (other, key, 403),
+        ("", key, 403),
+        (key, "", 403),
+    ):
+        headers = {"Authorization": f"Bearer {bearer}".strip(), "X-API-Key": header}
+        assert httpx.get(url, headers=headers).status_code == status
+    assert httpx.get(url, headers={"X-API-Key": key}).status_code == 200
+
+
 # The client itself
 
 
@@ -144,6 +166,14 @@ def test_a_request_is_made_from_seed_and_number_alone() -> None:
     made = [hostile_request(SEED, number, "key") for number in range(300)]
     assert made == [hostile_request(SEED, number, "key") for number in range(300)]
     assert made != [hostile_request(SEED + 1, number, "key") for number in range(300)]
+
+
+def test_no_request_is_larger_than_it_says() -> None:
+    sizes_bytes = [
+        sum(map(len, hostile_request(SEED, number, "key").pieces)) for number in range(5_000)
+    ]
+    # Chunks, a long head, or two thousand commas come on top of a body.
+    assert BODY_SIZE_BYTES_MAX <= max(sizes_bytes) <= BODY_SIZE_BYTES_MAX * 1.5
 
 
 def test_the_command_reports_and_succeeds(
