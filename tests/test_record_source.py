@@ -170,7 +170,8 @@ async def test_many_are_fetched_by_key(records: Records) -> None:
 
 
 async def test_versions_order_the_writes_of_all_records(records: Records) -> None:
-    versions = [(await put(records, "x", suffix)).record.version for suffix in "ABAC"]
+    writes = (("one", "A"), ("one", "B"), ("two", "A"), ("one", "C"))
+    versions = [(await put(records, text, suffix)).record.version for text, suffix in writes]
     assert versions == sorted(set(versions))
 
 
