@@ -111,8 +111,10 @@ class Announcer:
                 await connection.add_listener("idnode_outbox", lambda *_: self._told.set())
             while not connection.is_closed():
                 await self._look()
+                # Not wait_for: until Python 3.12 it forgets a cancellation that meets the event.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._told.wait(), LOOK_EVERY_S)
+                    async with asyncio.timeout(LOOK_EVERY_S):
+                        await self._told.wait()
                 self._told.clear()
         finally:
             connection.terminate()

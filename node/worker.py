@@ -202,8 +202,10 @@ class Worker:
 
     async def _keep_directory(self) -> None:
         while True:
+            # Not wait_for: until Python 3.12 it forgets a cancellation that meets the event.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stale_directory.wait(), DIRECTORY_EVERY_S)
+                async with asyncio.timeout(DIRECTORY_EVERY_S):
+                    await self._stale_directory.wait()
             self._stale_directory.clear()
             try:
                 await self._load_directory()

@@ -177,22 +177,24 @@ class RedisCache:
     async def listen(self, listener: Listener) -> None:
         """Keep a connection to the bulletin for ever, and notice at once when it is gone."""
         while True:
-            try:
+            with contextlib.suppress(CacheUnavailableError):
                 await self._attend(self._redis.pubsub(), listener)
-            except* CacheUnavailableError:
-                pass
             await asyncio.sleep(RECONNECT_PAUSE_S)
 
     async def _attend(self, pubsub: PubSub, listener: Listener) -> None:
         """Follow one connection to the bulletin to its end, which is always an error."""
+        # Not a TaskGroup: until Python 3.13 it forgets a cancellation that meets an error.
+        settling: asyncio.Task[None] | None = None
         try:
             asked_at_s = listener.now_s()
             await _bounded(lambda: self._subscribe(pubsub))
             listener.on_heard(asked_at_s)
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._settle(listener.on_connect))
-                tasks.create_task(self._follow(pubsub, listener))
+            settling = asyncio.create_task(self._settle(listener.on_connect))
+            await self._follow(pubsub, listener, settling)
         finally:
+            if settling is not None:
+                settling.cancel()
+                await asyncio.wait({settling})
             if self._server:
                 listener.on_disconnect()
             self._lose()
@@ -216,9 +218,13 @@ class RedisCache:
         await on_connect()
         self.is_trusted = self.is_up
 
-    async def _follow(self, pubsub: PubSub, listener: Listener) -> None:
+    async def _follow(
+        self, pubsub: PubSub, listener: Listener, settling: "asyncio.Task[None]"
+    ) -> None:
         asked_at_s = heard_at_s = listener.now_s()
         while self.is_up:
+            if settling.done():
+                settling.result()
             if abs(listener.now_s() - asked_at_s) >= PING_EVERY_S:
                 asked_at_s = listener.now_s()
                 await _bounded(partial(pubsub.ping, repr(asked_at_s)))

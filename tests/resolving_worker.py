@@ -117,7 +117,9 @@ def directory() -> PrefixDirectory:
 class ResolvingWorker:
     """A worker on real stores; `async with` runs it."""
 
-    def __init__(self, database_url: str, redis_url: str) -> None:
+    def __init__(self, database_url: str, redis_url: str, *, watches: bool = True) -> None:
+        self.database_url = database_url
+        self._watches = watches
         self.database = Database(database_url)
         self.records = PostgresRecords(self.database)
         self.held = HeldRecords(self.records)
@@ -133,8 +135,10 @@ class ResolvingWorker:
         listener = Listener(
             time.time, self._connected, self.hot.heard, self.announcer.apply, self._disconnected
         )
-        for work in (self.cache.listen(listener), self.announcer.watch()):
-            self._tasks.append(asyncio.get_running_loop().create_task(work))
+        loop = asyncio.get_running_loop()
+        self._tasks.append(loop.create_task(self.cache.listen(listener)))
+        if self._watches:
+            self._tasks.append(loop.create_task(self.announcer.watch()))
         return self
 
     async def __aexit__(

@@ -23,6 +23,7 @@ from registry.outbox import BATCH_MAX, Announcement, publish_pending
 from resolver.entry import Entry
 from resolver.errors import CacheUnavailableError
 from resolver.hot_redis import CONNECTIONS_MAX
+from resolver.identifier import Identifier
 from resolver.record import Record, values_to_wire
 from resolver.response_code import ResponseCode
 from tests.conftest import Stores
@@ -98,6 +99,8 @@ async def kill(valkey: EmbeddedValkey) -> None:
 
 @contextmanager
 def stopped(pids: Sequence[int]) -> Iterator[None]:
+    # 0 would be this very process.
+    assert all(pid > 1 for pid in pids)
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -110,11 +113,15 @@ def stopped(pids: Sequence[int]) -> Iterator[None]:
 async def postgres_pids(database_url: str) -> list[int]:
     """The server of a database and all its processes."""
     connection = await asyncpg.connect(database_url)
-    backend = int(await connection.fetchval("SELECT pg_backend_pid()"))
+    postmaster = _parent(int(await connection.fetchval("SELECT pg_backend_pid()")))
     await connection.close()
-    postmaster = _parent(backend)
+    assert postmaster > 1
+    return _family(postmaster)
+
+
+def _family(parent: int) -> list[int]:
     pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-    return [postmaster, *(pid for pid in pids if _parent(pid) == postmaster)]
+    return [parent, *(pid for pid in pids if _parent(pid) == parent)]
 
 
 def _parent(pid: int) -> int:
@@ -125,11 +132,10 @@ def _parent(pid: int) -> int:
     return int(stat.rpartition(")")[2].split()[1])
 
 
-async def soon(worker: ResolvingWorker, text: str, identifier: object = A) -> None:
+async def soon(worker: ResolvingWorker, text: str, identifier: Identifier = A) -> None:
     """Return once `worker` answers `text`."""
-    assert identifier in (A, B)
     until_s = time.monotonic() + PATIENCE_S
-    while (answer := await worker.say(A if identifier == A else B)) != text:
+    while (answer := await worker.say(identifier)) != text:
         assert time.monotonic() < until_s, answer
         await asyncio.sleep(0.01)
 
@@ -189,7 +195,7 @@ async def test_what_its_writer_did_not_tell_is_told_from_the_outbox(workers: Wor
     await one.records.put(A, values("two"), AUTHOR, time.time())  # and dies
     await soon(other, "two")
     await soon(one, "two")
-    assert await outbox.pending(one.database) == 0
+    await eventually_published(one.database)
 
 
 async def test_a_slow_reader_answers_what_was_written_meanwhile(workers: Workers) -> None:
@@ -198,8 +204,10 @@ async def test_a_slow_reader_answers_what_was_written_meanwhile(workers: Workers
     other.held.hold()
     slow = asyncio.ensure_future(other.say(A))
     await eventually(lambda: other.held.read == 1)
+    heard = other.directory_changes
     version = await one.put(A, "two")
-    await eventually(lambda: other.resolver._flights[A.key].floor == version)
+    await one.cache.announce([("keys", "", 0)])
+    await eventually(lambda: other.directory_changes > heard)
     other.held.let_go()
     assert await slow == "two"
     entry = (await one.shelf(A)).entry
@@ -237,7 +245,7 @@ async def test_a_killed_bulletin_empties_the_process_cache(workers: Workers, red
     await one.put(A, "one")
     await other.say(A)
     assert other.hot.fresh(A.key, PREFIX, time.time()) is not None
-    await redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    await redis.client_kill_filter(_type="pubsub")
     await eventually(lambda: one.disconnects == other.disconnects == 1)
     assert other.hot.fresh(A.key, PREFIX, time.time()) is None
     await one.ready()
@@ -250,46 +258,48 @@ async def test_a_killed_bulletin_empties_the_process_cache(workers: Workers, red
 async def test_every_killed_connection_is_opened_again(workers: Workers, redis: Redis) -> None:
     one, other = workers
     for text in ("one", "two", "three"):
-        await redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        await redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        await redis.client_kill_filter(_type="normal", skipme=True)
+        await redis.client_kill_filter(_type="pubsub")
         await one.put(A, text)
         await soon(other, text)
     await one.ready()
     await other.ready()
 
 
-async def test_a_busy_outbox_holds_up_no_acknowledgement(workers: Workers) -> None:
-    one, other = workers
-    await one.put(A, "one")
-    await soon(other, "one")
-    connection = await asyncpg.connect(other.database_url)
-    async with connection.transaction():
-        await connection.execute("LOCK TABLE outbox IN SHARE MODE")  # nothing can be deleted
-        ...
-    await connection.close()
-    await one.put(A, "two")
-    await soon(other, "two")
-
-
-async def test_a_worker_trusts_redis_only_when_all_is_published(
+async def test_an_acknowledged_write_was_told_without_the_outbox(
     book: str, stores: Stores, redis: Redis
 ) -> None:
-    async with ResolvingWorker(book, f"{stores.redis_url}&db=5") as one:
+    url = f"{stores.redis_url}&db=5"
+    async with (
+        ResolvingWorker(book, url, watches=False) as one,
+        ResolvingWorker(book, url, watches=False) as other,
+    ):
         await one.ready()
+        await other.ready()
         await one.put(A, "one")
-        await eventually_published(one.database)
-        connection = await asyncpg.connect(book)
-        async with connection.transaction():
-            await connection.execute("INSERT INTO outbox (topic, key) VALUES ('keys', 'k')")
+        assert await other.say(A) == "one"
+        await one.put(A, "two")
+        await soon(other, "two")
+        assert await outbox.pending(one.database) > 0
+
+
+async def test_redis_is_trusted_only_when_all_is_published(
+    book: str, stores: Stores, redis: Redis
+) -> None:
+    connection = await asyncpg.connect(book)
+    await connection.execute("INSERT INTO outbox (topic, key) VALUES ('keys', 'k')")
+    url = f"{stores.redis_url}&db=5"
+    async with AsyncExitStack() as stack:
         async with connection.transaction():
             # Another worker is in the middle of publishing it.
-            taken = await connection.fetch("SELECT id FROM outbox FOR UPDATE SKIP LOCKED")
-            async with ResolvingWorker(book, f"{stores.redis_url}&db=5") as late:
-                await eventually(lambda: late.cache.is_up)
-                await asyncio.sleep(0.2)
-                assert late.cache.is_trusted == (not taken)
-                await connection.execute("DELETE FROM outbox")
-        await connection.close()
+            assert len(await connection.fetch("SELECT id FROM outbox FOR UPDATE")) == 1
+            worker = await stack.enter_async_context(ResolvingWorker(book, url))
+            await eventually(lambda: worker.cache.is_up)
+            await asyncio.sleep(0.3)
+            assert not worker.cache.is_trusted
+            await connection.execute("DELETE FROM outbox")
+        await worker.ready()
+    await connection.close()
 
 
 async def eventually_published(database: Database) -> None:
@@ -329,22 +339,23 @@ async def test_a_publisher_that_hangs_loses_its_turn(database: Database, book: s
 
 async def test_a_long_backlog_is_published_to_the_end(workers: Workers) -> None:
     one, other = workers
+    before = other.directory_changes
     async with one.database.connection() as connection:
         await connection.execute(
             "INSERT INTO outbox (topic, key)"
             f" SELECT 'keys', 'k' || n FROM generate_series(1, {2 * BATCH_MAX + 1}) n"
         )
     await eventually_published(one.database)
-    await eventually(lambda: other.directory_changes >= 2 * BATCH_MAX + 1)
+    await eventually(lambda: other.directory_changes >= before + 2 * BATCH_MAX + 1)
 
 
 async def test_a_change_of_prefixes_or_keys_is_heard(workers: Workers) -> None:
-    one, other = workers
-    before = other.directory_changes
+    one, _ = workers
+    before = [worker.directory_changes for worker in workers]
     async with one.database.connection() as connection:
         await connection.execute("INSERT INTO outbox (topic) VALUES ('prefixes'), ('keys')")
-    await eventually(lambda: other.directory_changes == before + 2)
-    await eventually(lambda: one.directory_changes == before + 2)
+    expected = [number + 2 for number in before]
+    await eventually(lambda: [worker.directory_changes for worker in workers] == expected)
 
 
 async def test_the_outbox_is_watched_again_after_its_connection_was_cut(workers: Workers) -> None:
@@ -360,6 +371,21 @@ async def test_the_outbox_is_watched_again_after_its_connection_was_cut(workers:
             assert time.monotonic() < until_s
         await one.records.put(A, values(text), AUTHOR, time.time())
         await soon(other, text)
+
+
+async def test_the_outbox_is_watched_after_an_error_that_nobody_expected(
+    workers: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = workers
+    await one.put(A, "one")
+    await soon(other, "one")
+    async with one.database.connection() as connection:
+        await connection.execute("ALTER TABLE outbox RENAME TO elsewhere")
+    await eventually(lambda: caplog.text.count("publishing failed; it is tried again") >= 2)
+    async with one.database.connection() as connection:
+        await connection.execute("ALTER TABLE elsewhere RENAME TO outbox")
+    await one.records.put(A, values("two"), AUTHOR, time.time())
+    await soon(other, "two")
 
 
 async def test_a_worker_waits_for_a_redis_that_is_not_there_yet(
@@ -464,9 +490,10 @@ async def test_commands_that_wait_for_a_stopped_redis_fail_together(
 
 async def test_many_commands_at_once_are_not_a_lost_redis(workers: Workers) -> None:
     one, other = workers
+    expected = other.directory_changes + 20 * CONNECTIONS_MAX
     tells = [one.cache.announce([("keys", "", 0)]) for _ in range(20 * CONNECTIONS_MAX)]
     await asyncio.gather(*tells)
-    await eventually(lambda: other.directory_changes == 20 * CONNECTIONS_MAX)
+    await eventually(lambda: other.directory_changes == expected)
     assert one.disconnects == other.disconnects == 0
 
 
@@ -498,7 +525,7 @@ async def test_without_postgres_a_worker_that_reconnects_to_redis_marks_what_it_
     await eventually_shelved(one)
     client: Redis = Redis.from_url(valkey.url)
     with stopped(await postgres_pids(stores.postgres_url)):
-        await client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        await client.client_kill_filter(_type="pubsub")
         await eventually(lambda: other.disconnects == 1)
         await eventually(lambda: other.cache.is_up)
         found = await other.resolve(A)

@@ -10,11 +10,12 @@ import pytest
 from redis.asyncio import Redis
 
 from resolver.entry import Announcements, Entry, Shelf
+from resolver.errors import CacheUnavailableError
 from resolver.hot_redis import Listener, RedisCache
 from resolver.record import HandleValue, Record
 from resolver.shared_memory import MemoryCache
 from tests.conftest import Stores
-from tests.resolving_worker import eventually
+from tests.resolving_worker import PATIENCE_S, eventually
 
 NOW_S = 1_800_000_000.0
 PREFIX = "88.1.2"
@@ -269,6 +270,39 @@ async def test_a_damaged_announcement_counts_as_one_that_was_missed(stores: Stor
         await eventually(lambda: not cache.is_trusted)
         await eventually(lambda: cache.is_trusted)
     await redis.aclose()
+
+
+async def test_a_stop_that_meets_a_loss_is_a_stop(stores: Stores) -> None:
+    cache = RedisCache(f"{stores.redis_url}&db=3")
+
+    async def lost_and_stopped() -> None:
+        task.cancel()
+        raise CacheUnavailableError("lost just then")
+
+    nothing: list[object] = []
+    listener = Listener(time.time, lost_and_stopped, nothing.append, nothing.append, nothing.clear)
+    task = asyncio.create_task(cache.listen(listener))
+    await asyncio.wait({task}, timeout=PATIENCE_S)
+    assert task.cancelled()
+    await cache.close()
+
+
+async def test_an_error_while_connecting_is_tried_again(stores: Stores) -> None:
+    cache = RedisCache(f"{stores.redis_url}&db=3")
+    tries: list[float] = []
+
+    async def connected() -> None:
+        tries.append(time.time())
+        if len(tries) < 3:
+            raise CacheUnavailableError("lost just then")
+
+    listener = Listener(time.time, connected, lambda _: None, lambda _: None, lambda: None)
+    task = asyncio.create_task(cache.listen(listener))
+    await eventually(lambda: cache.is_trusted)
+    assert len(tries) == 3
+    task.cancel()
+    await asyncio.wait({task})
+    await cache.close()
 
 
 async def test_the_table_of_prefixes_is_kept(stores: Stores) -> None:
