@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from node.config import Config
 from node.data_folder import DataFolder, RunInfo
 from node.data_folder_error import explained
 from node.start_error import StartError
-from node.supervisor import Supervisor
+from node.supervisor import STOP_SIGNALS, Supervisor
 from registry import api_keys
 from registry.database import Database
 from registry.migrate import migrate, require_schema
@@ -91,6 +92,8 @@ def say(config: Config, name: str, **values: object) -> None:
 def _run(
     config: Config, start: Callable[[Config, DataFolder, Supervisor], Awaitable[None]]
 ) -> None:
+    # Until the supervisor listens for them, signals to stop wait instead of breaking in.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     folder = DataFolder.open(config.data)
     try:
         asyncio.run(_live(config, folder, start))

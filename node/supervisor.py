@@ -34,6 +34,8 @@ PORT_PATIENCE_S = 5.0
 # Logs are looked at this often, and set aside when they have grown large.
 BOUND_LOGS_EVERY_S = 60.0
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 Report = Callable[[str], None]
 
 
@@ -99,8 +101,10 @@ class Supervisor:
         """Return at the first signal to stop."""
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in STOP_SIGNALS:
             loop.add_signal_handler(number, stopping.set)
+        # One that came before the handlers were there has waited for them.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         await stopping.wait()
 
     async def stop(self) -> None:

@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 from resolver.entry import Entry
 from resolver.freshness import HEARD_S, is_fresh
+from resolver.record import Record
 
 # Record, dictionary slot and prepared answer of a typical product take about 1.5 kB; so this is
 # about 300 MB at most for one worker.
@@ -14,6 +15,9 @@ ABSENT_MAX = 20_000
 
 Mark: TypeAlias = tuple[int, int]
 """A moment: the generation, and the latest registration below a prefix."""
+
+# A moment that never comes: what is kept with it is never answered as fresh.
+_NEVER: Mark = (-1, -1)
 
 _Kept: TypeAlias = OrderedDict[str, tuple[Mark, Entry]]
 
@@ -51,7 +55,9 @@ class Hot:
         return entry
 
     def last_known(self, key: str) -> Entry | None:
-        """The entry whatever its age, for answers marked stale."""
+        """The newest entry whatever its age, for answers marked stale; a deleted one, too, if no
+        more is known of the newest version.
+        """
         found = self._present.get(key) or self._absent.get(key)
         return None if found is None else found[1]
 
@@ -72,11 +78,12 @@ class Hot:
             _keep(self._absent, key, (mark, entry), self._absent_max)
 
     def outdated(self, key: str, version: int) -> None:
-        """A newer version exists: forget what is older."""
-        for entries in (self._present, self._absent):
-            found = entries.get(key)
-            if found is not None and found[1].version < version:
-                del entries[key]
+        """A newer version exists: forget what is older, but not that there is something newer."""
+        known = self.last_known(key)
+        if known is not None and known.version < version:
+            self._present.pop(key, None)
+            newer = Entry(Record("", version, (), deleted=True), 0.0)
+            _keep(self._absent, key, (_NEVER, newer), self._absent_max)
 
     def registered(self, prefix_key: str) -> None:
         """Something was registered below a prefix: earlier "not found" no longer holds."""

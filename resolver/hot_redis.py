@@ -194,7 +194,7 @@ class RedisCache:
         finally:
             if settling is not None:
                 settling.cancel()
-                await asyncio.wait({settling})
+                await asyncio.gather(settling, return_exceptions=True)
             if self._server:
                 listener.on_disconnect()
             self._lose()

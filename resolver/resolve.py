@@ -292,10 +292,11 @@ class Resolver:
         return True
 
     def _is_overtaken(self, flight: _Flight, record: Record | None) -> bool:
-        """True if an announcement that came after the asking says that there is something newer."""
+        """True if there is something newer: announced since the asking, or known before."""
         if record is None and self._hot.mark(flight.identifier.prefix_key) != flight.mark:
             return True
-        return _version(record) < flight.floor
+        known = self._hot.last_known(flight.key)
+        return _version(record) < max(flight.floor, 0 if known is None else known.version)
 
     def _is_registered(self, flight: _Flight) -> bool:
         """True if announcements reach this flight; what another one brings is not kept."""

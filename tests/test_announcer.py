@@ -1,12 +1,13 @@
 """Two workers on real stores: a change of one is answered by the other, whatever breaks between."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import asyncpg
@@ -97,17 +98,22 @@ async def kill(valkey: EmbeddedValkey) -> None:
     await valkey.wait()
 
 
-@contextmanager
+@contextlib.contextmanager
 def stopped(pids: Sequence[int]) -> Iterator[None]:
     # 0 would be this very process.
     assert all(pid > 1 for pid in pids)
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+    _send(pids, signal.SIGSTOP)
     try:
         yield
     finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+        _send(pids, signal.SIGCONT)
+
+
+def _send(pids: Sequence[int], number: signal.Signals) -> None:
+    for pid in pids:
+        # A session may have ended by itself.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 async def postgres_pids(database_url: str) -> list[int]:

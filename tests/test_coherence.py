@@ -119,8 +119,10 @@ class Run:
         is_lost = now_s - self.lost_at_s < VISIBLE_LOST_S
         visible_s = VISIBLE_LOST_S if is_lost else VISIBLE_S
         promised = self.book.floor(identifier.key, now_s - visible_s)
-        floor = max(self.seen.get(place, 0), promised)
+        seen = self.seen.get(place, 0)
         found = await self.workers[number].resolve(identifier)
+        # Marked stale, it says itself that it may be old; but it never goes back.
+        floor = seen if found.stale_age_s is not None else max(seen, promised)
         self.reads += 1
         self.answers[found.code.name] += 1
         if found.code == ResponseCode.SUCCESS:
@@ -130,7 +132,9 @@ class Run:
         else:
             return  # not known: that is not said to be anything
         assert version is not None, self.explain(f"{identifier.text} not found, {floor} was there")
-        assert version >= floor, self.explain(f"{identifier.text}: {version} after {floor}")
+        assert version >= floor, self.explain(
+            f"{identifier.text}: {version}, {found=} {seen=} {promised=}"
+        )
         self.seen[place] = max(self.seen.get(place, 0), version)
 
     def explain(self, what: str) -> str:

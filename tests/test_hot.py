@@ -112,7 +112,24 @@ def test_an_announcement_ends_what_is_older_only(hot: Hot) -> None:
     assert version(hot) == 3
     hot.outdated("A", 4)
     assert version(hot) is None
-    assert hot.last_known("A") is None
+
+
+def test_what_was_outdated_cannot_come_back(hot: Hot) -> None:
+    keep(hot, "A", live(3))
+    hot.outdated("A", 5)
+    keep(hot, "A", live(4))
+    assert version(hot) is None
+    found = hot.last_known("A")
+    assert found is not None
+    assert (found.version, found.is_present) == (5, False)
+    keep(hot, "A", live(5))
+    assert version(hot) == 5
+    assert len(hot) == 1
+
+
+def test_announcements_of_what_nobody_asked_for_are_not_kept(hot: Hot) -> None:
+    hot.outdated("A", 5)
+    assert len(hot) == 0
 
 
 def test_an_announcement_ends_an_absence(hot: Hot) -> None:

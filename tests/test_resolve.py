@@ -365,6 +365,14 @@ async def test_a_record_known_to_be_deleted_is_not_answered_as_it_was_before(kit
     assert await kit.say() == "SERVER_TOO_BUSY"
 
 
+async def test_what_this_worker_knows_to_be_older_is_not_believed(kit: Kit) -> None:
+    await kit.write("one")
+    await kit.say()  # in the shared cache, too
+    version = await kit.write("two")
+    kit.resolver.outdated(A.key, version)  # its writer is still telling the others
+    assert await kit.say() == "two"
+
+
 async def test_what_was_announced_as_outdated_is_not_the_last_answer(kit: Kit) -> None:
     await kit.write("one")
     await kit.say()
