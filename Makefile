@@ -1,6 +1,8 @@
 # One command for each thing a person does with this tree; `make` alone lists them.
 #
 #   PYTHON=/path/to/python3   the Python of .venv (3.11 or newer); default python3
+#   BENCH='--only cached-one'   with `make bench`: its options
+#   LOAD_TIME=5m LOAD_USERS=40 LOAD_SHAPE=constant   with `make load` (docs/load.md)
 #   UPGRADE=1                 with `make lock`: take newer versions instead of keeping the locked
 
 PYTHON ?= python3
@@ -12,13 +14,14 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 # The recipes change one shared .venv: they run one after the other, also under `make -j`.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help run install install-dev test check bench lock clean
+.PHONY: help run install install-dev test check bench load lock clean
 
 help:
 	@echo 'make run     start the node with its own stores, data in ./var (IDNODE_DATA)'
 	@echo 'make test    run the tests'
 	@echo 'make check   format, lint, types, and which package may import which'
-	@echo 'make bench   measure bulk registration'
+	@echo 'make bench   measure the node beside nginx and others (docs/benchmarks.md)'
+	@echo 'make load    a minute of factories, partners and registrars, who check every answer'
 	@echo 'make lock    compute requirements.lock and requirements-dev.lock anew (needs uv)'
 	@echo 'make clean   remove .venv; the data folder stays'
 
@@ -41,8 +44,12 @@ check: install-dev
 	@$(IN_VENV)mypy
 	@$(IN_VENV)lint-imports
 
-bench: install
-	@exec $(IN_VENV)python -m loadtest.bulk_registration
+bench: install-dev
+	@exec $(IN_VENV)python -m loadtest.bench $(BENCH)
+
+# exec: Ctrl-C reaches the program itself, which stops what it has started.
+load: install-dev
+	@exec $(IN_VENV)python -m loadtest.load
 
 lock:
 	@command -v $(UV) >/dev/null || { echo 'make lock needs uv on the PATH' >&2; exit 1; }

@@ -1,6 +1,8 @@
 """Counting resolutions: one increment each, into the journal of this process."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from metrics.day import DAY_S, SHANGHAI_OFFSET_S, day_number
 from metrics.journal import (
@@ -23,6 +25,17 @@ ROTATION_PAUSE_S = 5.0
 MEMO_MAX = 100_000
 
 _HotKey = tuple[str, str, str, str, str, str, str]
+
+
+class Cells(NamedTuple):
+    """Where one kind of resolution from one source is counted: two places in mapped memory.
+
+    To be incremented together, just before the answer is sent; void once `on_void` was called.
+    """
+
+    memory: memoryview
+    for_count: int
+    for_source: int
 
 
 class Counting:
@@ -48,6 +61,7 @@ class Counting:
         self._day = 0
         self._sources_today = 0
         self._refused_at_s = float("-inf")
+        self.on_void: Callable[[], None] = _nobody
 
     def count(
         self,
@@ -61,15 +75,46 @@ class Counting:
         source: str,
     ) -> None:
         """Count one resolution. `prefix` is an allotted prefix key, or empty for any other."""
-        if now_s >= self._day_end_s or now_s < self._day_end_s - DAY_S:
-            self._turn_day(now_s)
+        self.add(1, now_s, level, prefix, caller_class, caller, channel, outcome, source)
+
+    def add(
+        self,
+        number: int,
+        now_s: float,
+        level: str,
+        prefix: str,
+        caller_class: str,
+        caller: str,
+        channel: str,
+        outcome: str,
+        source: str,
+    ) -> None:
+        """Count `number` resolutions of one kind, answered together; see `count`."""
+        self.keep_day(now_s)
         key = (level, prefix, caller_class, caller, channel, outcome, source)
         slots = self._hot.get(key)
         if slots is None:
             slots = self._open_slots(key, now_s)
-        increment = self._journal.increment
-        increment(slots[0])
-        increment(slots[1])
+        add = self._journal.add
+        add(slots[0], number)
+        add(slots[1], number)
+
+    def cells(
+        self,
+        now_s: float,
+        level: str,
+        prefix: str,
+        caller_class: str,
+        caller: str,
+        channel: str,
+        outcome: str,
+        source: str,
+    ) -> Cells:
+        """Where `count` would count, for the caller to do it; valid on the day of `now_s`."""
+        self.keep_day(now_s)
+        key = (level, prefix, caller_class, caller, channel, outcome, source)
+        slots = self._hot.get(key) or self._open_slots(key, now_s)
+        return Cells(self._journal.memory, *slots)
 
     @property
     def journals(self) -> tuple[Journal, ...]:
@@ -96,11 +141,17 @@ class Counting:
         for journal in self.journals:
             journal.close()
 
+    def keep_day(self, now_s: float) -> None:
+        """Begin a new day if it has come; then all cells are void."""
+        if now_s >= self._day_end_s or now_s < self._day_end_s - DAY_S:
+            self._turn_day(now_s)
+
     def _turn_day(self, now_s: float) -> None:
         self._day = day_number(now_s)
         self._day_end_s = (self._day + 1) * DAY_S - SHANGHAI_OFFSET_S
         self._hot.clear()
         self._sources_today = 0
+        self.on_void()
 
     def _open_slots(self, key: _HotKey, now_s: float) -> tuple[int, int]:
         try:
@@ -156,3 +207,8 @@ class Counting:
         full, self._journal = self._journal, Journal(self._folder, now_s, self._size)
         self._retired.append(full)
         self._hot.clear()
+        self.on_void()
+
+
+def _nobody() -> None:
+    """Nobody holds cells."""

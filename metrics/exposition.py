@@ -23,13 +23,12 @@ from metrics.integrations import Standing, counts_by_state
 from metrics.measures import Evaluation, RegistryNumbers
 from metrics.place import FOREIGN, HK_MO_TW, OTHER_PROVINCE
 from metrics.policy import IntegrationMeasure
+from metrics.worker_numbers import CACHE_RESULTS, CACHE_TIERS, REFUSED_REASONS
 
 # What generate_latest writes when nothing else is negotiated.
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
 STORES: Final = ("postgres", "redis")
-CACHE_TIERS: Final = ("l1", "l2", "registry")
-CACHE_RESULTS: Final = ("hit", "miss", "stale")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +76,14 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "idnode_store_up": Family(("store",), "1 if the store answered last, else 0."),
     "idnode_cache_entries": Family((), "Answers held in the caches of the processes."),
     "idnode_cache_lookups_total": Family(("tier", "result"), "Look-ups by tier and result."),
+    "idnode_refused_total": Family(
+        ("reason",), "Requests and connections turned away because of a limit."
+    ),
+    "idnode_connections": Family((), "HTTP connections open."),
+    "idnode_workers": Family((), "Worker processes that live."),
+    "idnode_l1_emptied_total": Family(
+        (), "Times that a process stopped believing its cache, because messages may be missing."
+    ),
     # Not "days" in the name: promtool takes that word for a unit other than seconds.
     "idnode_ledger_damaged_dates": Family(
         (), "Days for which nothing is claimed, because a journal is damaged."
@@ -107,6 +114,7 @@ class PageNumbers:
     `resolutions`: (level, channel, outcome, caller class) -> count since the journals began.
     `evaluations`: one for each policy; the first is the one whose numbers fill the gauges that
     carry no policy label. `store_up`: by store. `cache_lookups`: (tier, result) -> count.
+    `refused`: by reason.
     """
 
     version: str
@@ -116,6 +124,10 @@ class PageNumbers:
     store_up: Mapping[str, bool] = field(default_factory=dict)
     cache_entries: int | None = None
     cache_lookups: Mapping[tuple[str, str], int] | None = None
+    refused: Mapping[str, int] | None = None
+    connections: int | None = None
+    workers: int | None = None
+    l1_emptied: int | None = None
     ledger_damaged_days: int | None = None
     journal_flush_lag_s: float | None = None
     outbox_pending: int | None = None
@@ -222,8 +234,15 @@ def _operation(numbers: PageNumbers) -> Iterable[Metric]:
     if numbers.cache_lookups is not None:
         _check("idnode_cache_lookups_total", numbers.cache_lookups, (CACHE_TIERS, CACHE_RESULTS))
         yield _family("idnode_cache_lookups_total", sorted(numbers.cache_lookups.items()))
+    if numbers.refused is not None:
+        refused = {(reason,): number for reason, number in numbers.refused.items()}
+        _check("idnode_refused_total", refused, (REFUSED_REASONS,))
+        yield _family("idnode_refused_total", sorted(refused.items()))
     plain: Mapping[str, float | None] = {
         "idnode_cache_entries": numbers.cache_entries,
+        "idnode_connections": numbers.connections,
+        "idnode_workers": numbers.workers,
+        "idnode_l1_emptied_total": numbers.l1_emptied,
         "idnode_ledger_damaged_dates": numbers.ledger_damaged_days,
         "idnode_journal_flush_lag_seconds": numbers.journal_flush_lag_s,
         "idnode_outbox_pending": numbers.outbox_pending,

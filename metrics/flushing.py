@@ -98,6 +98,18 @@ class Flushing:
                 await self._refresh_closed()
         return adopted
 
+    async def check(self) -> None:
+        """What every process does besides `adopt`, which one of an instance does: see that what it
+        wrote is still there, and read once what dead owners counted.
+
+        Raises:
+            RegistryUnavailableError (from `connect`): if PostgreSQL is away; nothing is lost.
+        """
+        async with self._lock:
+            await self._doubt_written()
+            if self._closed_ids is None:
+                await self._refresh_closed()
+
     async def totals(self) -> ClassTotals | None:
         """Everything this instance ever counted, by (level, channel, outcome, caller class).
 

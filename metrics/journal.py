@@ -170,9 +170,14 @@ class Journal:
             slot = self._sources[meaning] = self._size.count_slots + number
         return slot
 
-    def increment(self, slot: int) -> None:
-        """Add one to a slot."""
-        self._slots[slot] += 1
+    @property
+    def memory(self) -> memoryview:
+        """The slots themselves, 64 bits each; to be let go of before `close`."""
+        return self._slots
+
+    def add(self, slot: int, number: int) -> None:
+        """Add to a slot: one aligned store."""
+        self._slots[slot] += number
 
     def counts(self) -> tuple[tuple[int, CountMeaning, int], ...]:
         """Slot, meaning and absolute value of every count slot in use, now."""

@@ -1,6 +1,7 @@
 """Who calls: keys looked up once, remembered briefly, forgotten when a key or prefix changes."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from metrics.dimension import (
@@ -64,6 +65,8 @@ class Callers:
         self._remembered: OrderedDict[str, tuple[float, Caller | None]] = OrderedDict()
         self._generation = 0
         self.connected = False
+        # Told before `forget` returns: whoever has kept a caller must not use it any more.
+        self.on_forget: Callable[[], None] = _nobody
 
     async def of(self, exchange: Exchange, now_s: float) -> Caller:
         """The caller; without a key, the anonymous one.
@@ -84,6 +87,17 @@ class Callers:
         """A key or a prefix has changed: look everything up again."""
         self._generation += 1
         self._remembered.clear()
+        self.on_forget()
+
+    def remembered(self, text: str, now_s: float) -> tuple[Caller | None, float]:
+        """The caller of a key that was looked up lately, and until when that holds; else None."""
+        remembered = self._remembered.get(text)
+        if remembered is None:
+            return None, 0.0
+        at_s, caller = remembered
+        kept_s = REMEMBERED_CONNECTED_S if self.connected else REMEMBERED_S
+        is_fresh = abs(now_s - at_s) < kept_s
+        return (caller, at_s + kept_s) if is_fresh else (None, 0.0)
 
     async def _caller(self, text: str, now_s: float) -> Caller | None:
         remembered = self._remembered.get(text)
@@ -139,3 +153,7 @@ def _caller_of(owner: api_keys.KeyOwner) -> Caller:
     if owner.sandbox:
         return Caller(CALLER_SANDBOX, "", owner)
     return Caller(CALLER_APPLICATION, owner.application_id or "", owner)
+
+
+def _nobody() -> None:
+    """Nobody keeps callers."""

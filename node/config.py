@@ -4,6 +4,23 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+# More processes than any machine of one node has cores for.
+WORKERS_MAX = 64
+# Some 12 GB in each worker: beyond that Redis is the better place.
+_ENTRIES_MAX = 10_000_000
+# More than a node can answer: larger numbers are slips of the pen.
+_RATE_MAX = 10_000_000
+_DIGITS_MAX = 20
+
+# Some 240 MB with answers of 600 bytes, beyond the record of the hour of any factory.
+_L1_ENTRIES = 200_000
+# A factory behind one address reads some 1,000 a second at a change of shift.
+_RATE_PER_SOURCE = 5_000
+# About a third of what one worker answers.
+_RATE_PER_CALLER = 20_000
+# PostgreSQL answers ten times as many look-ups: the rest is left for names that exist.
+_UNKNOWN_RATE = 1_000
+
 
 class ConfigError(Exception):
     """A setting that cannot be used; says which, what it is and what was expected."""
@@ -29,7 +46,28 @@ class Config:
             entry lets callers choose the address under which they are counted.
         language: `IDNODE_LANG`, `zh` or `en`; default from `LC_ALL` and `LANG`.
         operator_key: `IDNODE_OPERATOR_KEY_FILE`; default: `operator.key` in `data`.
-        workers: `IDNODE_WORKERS`, processes that serve HTTP, default 1.
+        workers: `IDNODE_WORKERS`, processes that serve, 1 to 64, default 1; `--workers` of `up`
+            and `serve` goes before it. Each takes up to 300 MB and 12 connections to PostgreSQL.
+        l1_entries: `IDNODE_L1_ENTRIES`, answers that a worker keeps, default 200000 (some 240 MB
+            of small answers); 0 means no cache in the process: every answer costs a round trip.
+        shared_cache: `IDNODE_L2`, `on` or `off`, default on. Off means that the cache in Redis is
+            neither read nor filled, so that every miss of a worker reaches PostgreSQL;
+            announcements still travel over Redis.
+        counting: `IDNODE_COUNTING`, `on` or `off`, default on. Off is for measuring alone: no
+            resolution is counted, and nothing can be claimed of that time.
+        rate_per_source: `IDNODE_RATE_PER_SOURCE`, requests a second of one anonymous source
+            address, default 5000; loopback is exempt, unless it is what a trusted proxy forwarded.
+            0 means no limit: one address may take the whole node.
+        rate_per_caller: `IDNODE_RATE_PER_CALLER`, requests a second of the owner of an API key,
+            default 20000. 0 means no limit: one caller may take the whole node.
+        unknown_rate: `IDNODE_UNKNOWN_RATE`, look-ups a second and worker in PostgreSQL for names
+            that no cache knows and that turn out not to exist, default 1000. 0 means no limit:
+            random names may keep PostgreSQL busy.
+        https_host, https_port: where HTTPS is served besides HTTP. `IDNODE_HTTPS` as
+            `host:port`; None means nowhere.
+        tls_certificate, tls_key: `IDNODE_TLS_CERT`, `IDNODE_TLS_KEY`, PEM files of the
+            certificate with its chain, and of its private key; both are needed for HTTPS, and read
+            when a worker starts.
     """
 
     data: Path
@@ -42,12 +80,29 @@ class Config:
     trusted_proxies: tuple[str, ...]
     language: str
     operator_key_file: Path
-    workers: int
+    workers: int = 1
+    l1_entries: int = _L1_ENTRIES
+    shared_cache: bool = True
+    counting: bool = True
+    rate_per_source: int = _RATE_PER_SOURCE
+    rate_per_caller: int = _RATE_PER_CALLER
+    unknown_rate: int = _UNKNOWN_RATE
+    https_host: str | None = None
+    https_port: int | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
 
     @property
     def http(self) -> str:
-        host = f"[{self.http_host}]" if ":" in self.http_host else self.http_host
-        return f"{host}:{self.http_port}"
+        """`host:port` of HTTP."""
+        return _address(self.http_host, self.http_port)
+
+    @property
+    def https(self) -> str | None:
+        """`host:port` of HTTPS, None where it is not served."""
+        if self.https_host is None or self.https_port is None:
+            return None
+        return _address(self.https_host, self.https_port)
 
 
 def from_environment() -> Config:
@@ -57,8 +112,8 @@ def from_environment() -> Config:
         ConfigError: for a setting that cannot be used.
     """
     data = Path(_get("IDNODE_DATA") or "var").absolute()
-    host, port = _host_port(_get("IDNODE_HTTP") or "127.0.0.1:8000")
-    policy, key_file = _get("IDNODE_POLICY"), _get("IDNODE_OPERATOR_KEY_FILE")
+    host, port = _host_port("IDNODE_HTTP", _get("IDNODE_HTTP") or "127.0.0.1:8000")
+    https_host, https_port, certificate, key = _https()
     proxies = (_get("IDNODE_TRUSTED_PROXIES") or "").split(",")
     return Config(
         data=data,
@@ -67,11 +122,21 @@ def from_environment() -> Config:
         postgres_url=_url("IDNODE_POSTGRES_URL", ("postgresql://", "postgres://")),
         redis_url=_url("IDNODE_REDIS_URL", ("redis://", "rediss://", "unix://")),
         node_prefix=_get("IDNODE_NODE_PREFIX"),
-        policy=Path(policy) if policy else None,
+        policy=_path("IDNODE_POLICY"),
         trusted_proxies=tuple(proxy.strip() for proxy in proxies if proxy.strip()),
         language=_language(),
-        operator_key_file=Path(key_file) if key_file else data / "operator.key",
-        workers=_workers(_get("IDNODE_WORKERS") or "1"),
+        operator_key_file=_path("IDNODE_OPERATOR_KEY_FILE") or data / "operator.key",
+        workers=_number("IDNODE_WORKERS", 1, 1, WORKERS_MAX),
+        l1_entries=_number("IDNODE_L1_ENTRIES", _L1_ENTRIES, 0, _ENTRIES_MAX),
+        shared_cache=_switch("IDNODE_L2"),
+        counting=_switch("IDNODE_COUNTING"),
+        rate_per_source=_number("IDNODE_RATE_PER_SOURCE", _RATE_PER_SOURCE, 0, _RATE_MAX),
+        rate_per_caller=_number("IDNODE_RATE_PER_CALLER", _RATE_PER_CALLER, 0, _RATE_MAX),
+        unknown_rate=_number("IDNODE_UNKNOWN_RATE", _UNKNOWN_RATE, 0, _RATE_MAX),
+        https_host=https_host,
+        https_port=https_port,
+        tls_certificate=certificate,
+        tls_key=key,
     )
 
 
@@ -84,12 +149,32 @@ def _get(name: str) -> str | None:
     return os.environ.get(name, "").strip() or None
 
 
-def _host_port(text: str) -> tuple[str, int]:
+def _path(name: str) -> Path | None:
+    text = _get(name)
+    return Path(text) if text else None
+
+
+def _https() -> tuple[str | None, int | None, Path | None, Path | None]:
+    text, certificate, key = _get("IDNODE_HTTPS"), _path("IDNODE_TLS_CERT"), _path("IDNODE_TLS_KEY")
+    if text is None:
+        return None, None, certificate, key
+    host, port = _host_port("IDNODE_HTTPS", text)
+    for name, file in (("IDNODE_TLS_CERT", certificate), ("IDNODE_TLS_KEY", key)):
+        if file is None:
+            raise ConfigError(f"{name} is not set: IDNODE_HTTPS needs a certificate and its key")
+    return host, port, certificate, key
+
+
+def _host_port(name: str, text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-        raise ConfigError(f"IDNODE_HTTP is {text!r}: expected host:port, such as 127.0.0.1:8000")
+        raise ConfigError(f"{name} is {text!r}: expected host:port, such as 127.0.0.1:8000")
     return host, int(port)
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _url(name: str, schemes: tuple[str, ...]) -> str | None:
@@ -100,10 +185,21 @@ def _url(name: str, schemes: tuple[str, ...]) -> str | None:
     return text
 
 
-def _workers(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 64:
-        raise ConfigError(f"IDNODE_WORKERS is {text!r}: expected a number from 1 to 64")
+def _number(name: str, default: int, least: int, most: int) -> int:
+    text = _get(name)
+    if text is None:
+        return default
+    is_number = text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX
+    if not is_number or not least <= int(text) <= most:
+        raise ConfigError(f"{name} is {text!r}: expected a number from {least} to {most}")
     return int(text)
+
+
+def _switch(name: str) -> bool:
+    text = _get(name) or "on"
+    if text not in ("on", "off"):
+        raise ConfigError(f"{name} is {text!r}: expected on or off")
+    return text == "on"
 
 
 def _language() -> str:

@@ -1,16 +1,20 @@
 """Many identifiers in one request: `POST /api/resolve`."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from metrics.dimension import CHANNEL_BATCH
+from node.admission import asker_of
 from node.callers import Caller, Callers
 from node.http_exchange import BadRequestError, Exchange, RefusedError, Reply, document_of
+from node.prepared_answers import batch_item, json_body
 from node.problems import caller_of, refusal_of
-from node.tally import Tally
+from node.tally import Kind, Tally, kind_of, prepared_kind
 from resolver import identifier
 from resolver.errors import InvalidIdentifierError
 from resolver.handle_json import dump
-from resolver.identifier import Identifier
+from resolver.identifier import Identifier, fold
 from resolver.query import Query
 from resolver.resolve import Resolution, Resolver
 from resolver.response_code import ResponseCode
@@ -51,40 +55,66 @@ class BatchDoor:
         return await self._resolved(batch, caller, source, now_s)
 
     async def _resolved(self, batch: _Batch, caller: Caller, source: str, now_s: float) -> Reply:
-        asked = [_identifier(text) for text in batch.texts]
+        results: list[bytes | None] = [None] * len(batch.texts)
+        kinds: Counter[Kind] = Counter()
+        if batch.query.is_plain:
+            self._take_prepared(batch.texts, caller, now_s, results, kinds)
+        left = [place for place, result in enumerate(results) if result is None]
+        if left:
+            asked = [_identifier(batch.texts[place]) for place in left]
+            answers = await self._answers(asked, caller, now_s)
+            for place, item, resolution in zip(left, asked, answers, strict=True):
+                code, results[place] = _result(batch.texts[place], item, batch.query, resolution)
+                named = item if isinstance(item, Identifier) else None
+                kinds[kind_of(code, CHANNEL_BATCH, caller, named, resolution)] += 1
+        self._tally.count_many(now_s, kinds, source)
+        return Reply(200, b'{"results":[%b]}' % b",".join(one for one in results if one))
+
+    def _take_prepared(
+        self,
+        texts: Sequence[str],
+        caller: Caller,
+        now_s: float,
+        results: list[bytes | None],
+        kinds: Counter[Kind],
+    ) -> None:
+        """Fill in what is prepared, and count it."""
+        prepared = self._resolver.prepared
+        found: Counter[str] = Counter()
+        for place, text in enumerate(texts):
+            kept = prepared(fold(text), now_s)
+            if kept is not None and kept.json is not None and kept.prefix is not None:
+                results[place] = batch_item(text, kept.json)
+                found[kept.prefix.key] += 1
+        self._resolver.lookups.add("l1", "hit", found.total())
+        for prefix_key, number in found.items():
+            kinds[prepared_kind(prefix_key, caller, CHANNEL_BATCH)] += number
+
+    async def _answers(
+        self, asked: Sequence[Identifier | str], caller: Caller, now_s: float
+    ) -> list[Resolution | None]:
+        """The resolutions of what is well-formed, None in the place of what is not."""
         wellformed = [item for item in asked if isinstance(item, Identifier)]
-        answers = iter(await self._resolver.resolve_many(wellformed, now_s))
-        results = []
-        for text, item in zip(batch.texts, asked, strict=True):
-            resolution: Resolution | None = None
-            if isinstance(item, Identifier):
-                resolution = next(answers)
-                code, result = _result(item, batch.query, resolution)
-            else:
-                code, result = _invalid(text, item)
-            self._tally.count(
-                now_s,
-                code,
-                CHANNEL_BATCH,
-                source,
-                caller=caller,
-                identifier=item if isinstance(item, Identifier) else None,
-                resolution=resolution,
-            )
-            results.append(result)
-        return Reply(200, dump({"results": results}))
-
-
-def _invalid(text: str, message: str) -> tuple[ResponseCode, dict[str, object]]:
-    code = ResponseCode.INVALID_HANDLE
-    return code, {"identifier": text, "responseCode": int(code), "message": message}
+        found = await self._resolver.resolve_many(wellformed, now_s, asker=asker_of(caller))
+        answers = iter(found)
+        return [next(answers) if isinstance(item, Identifier) else None for item in asked]
 
 
 def _result(
-    asked: Identifier, query: Query, resolution: Resolution
+    text: str, item: Identifier | str, query: Query, resolution: Resolution | None
+) -> tuple[ResponseCode, bytes]:
+    if resolution is None:
+        code = ResponseCode.INVALID_HANDLE
+        return code, dump({"identifier": text, "responseCode": int(code), "message": str(item)})
+    code, result = _resolved_result(text, query, resolution)
+    return code, dump(result)
+
+
+def _resolved_result(
+    text: str, query: Query, resolution: Resolution
 ) -> tuple[ResponseCode, dict[str, object]]:
     code = resolution.code
-    result: dict[str, object] = {"identifier": asked.text, "responseCode": int(code)}
+    result: dict[str, object] = {"identifier": text, "responseCode": int(code)}
     if code != ResponseCode.SUCCESS:
         if resolution.message:
             result["message"] = resolution.message
@@ -97,6 +127,8 @@ def _result(
     if resolution.stale_age_s is not None:
         result["stale"] = True
         result["staleSeconds"] = resolution.stale_age_s
+    elif query.is_plain and resolution.entry is not None and resolution.entry.prepared is not None:
+        json_body(resolution.entry.prepared, resolution.record, resolution.prefix)
     return code, result
 
 

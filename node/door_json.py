@@ -6,6 +6,7 @@ Source: specs §1.1–1.4, §1.6; recorded exchanges of Handle.Net 9.3.1.
 from dataclasses import dataclass, replace
 
 from metrics.dimension import CHANNEL_HTTP_JSON
+from node.admission import asker_of
 from node.callers import Caller, Callers
 from node.http_exchange import (
     Exchange,
@@ -16,7 +17,14 @@ from node.http_exchange import (
     decoded_path,
     document_of,
 )
-from node.problems import caller_of, identifier_of, refusal, refusal_of
+from node.prepared_answers import json_body
+from node.problems import (
+    caller_of,
+    identifier_of,
+    refusal,
+    refusal_of,
+    refusal_of_resolution,
+)
 from node.tally import Tally
 from resolver import handle_json
 from resolver.identifier import Identifier
@@ -41,6 +49,9 @@ class _Question:
     callback: str | None
 
 
+_PLAIN = _Question(Query(), public_only=None, authoritative=False, pretty=False, callback=None)
+
+
 class JsonDoor:
     """Answers GET, HEAD and POST of one identifier."""
 
@@ -60,8 +71,22 @@ class JsonDoor:
         except RefusedError as error:
             self._tally.count(now_s, error.code, CHANNEL_HTTP_JSON, source)
             return refusal_of(error, text)
+        return await self._answer(asked, question, caller, source, now_s)
+
+    async def answer_plain(self, text: str, caller: Caller, source: str, now_s: float) -> Reply:
+        """The reply to a GET without parameters from a caller that is known already."""
+        try:
+            asked = identifier_of(text)
+        except RefusedError as error:
+            self._tally.count(now_s, error.code, CHANNEL_HTTP_JSON, source)
+            return refusal_of(error, text)
+        return await self._answer(asked, _PLAIN, caller, source, now_s)
+
+    async def _answer(
+        self, asked: Identifier, question: _Question, caller: Caller, source: str, now_s: float
+    ) -> Reply:
         resolution = await self._resolver.resolve(
-            asked, now_s, authoritative=question.authoritative
+            asked, now_s, authoritative=question.authoritative, asker=asker_of(caller)
         )
         code, reply = _reply(asked, question, resolution, caller)
         self._tally.count(
@@ -83,6 +108,8 @@ def _reply(
     code, message = resolution.code, resolution.message
     if code == ResponseCode.SUCCESS and question.public_only is False and not may_read_all:
         code, message = _needed(caller), None
+    if resolution.code != ResponseCode.SUCCESS:
+        return code, refusal_of_resolution(resolution, asked.text)
     if code != ResponseCode.SUCCESS:
         return code, refusal(code, message, asked.text)
     reads_all = may_read_all and question.public_only is not True
@@ -121,11 +148,9 @@ def _plain_body(resolution: Resolution, text: str) -> bytes:
     """The answer to the plain question, prepared once for the spelling of the registration."""
     entry, record = resolution.entry, resolution.record
     assert entry is not None
-    if text != record.handle:
+    if entry.prepared is None or text != record.handle:
         return handle_json.resolution_answer(text, Query().select(record.values))
-    if entry.body is None:
-        entry.body = handle_json.resolution_answer(text, Query().select(record.values))
-    return entry.body
+    return json_body(entry.prepared, record, resolution.prefix)
 
 
 def stale_headers(resolution: Resolution) -> Headers:

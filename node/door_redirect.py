@@ -6,10 +6,10 @@ http and https only.
 
 import random
 from collections.abc import Iterable, Sequence
-from email.utils import formatdate
 from xml.sax.saxutils import quoteattr
 
 from metrics.dimension import CHANNEL_REDIRECT
+from node.admission import asker_of
 from node.callers import Callers
 from node.door_json import stale_headers
 from node.http_exchange import (
@@ -22,7 +22,8 @@ from node.http_exchange import (
     decoded_path,
 )
 from node.pages import identifier_path, language_of, problem_page, record_page, redirect_page
-from node.problems import caller_of, http_status, identifier_of, retry_later
+from node.prepared_answers import expires, keep_redirect
+from node.problems import caller_of, http_status, identifier_of, retry_later, status_of
 from node.tally import Tally
 from resolver.identifier import fold
 from resolver.locations import choose_location, locations_from_xml
@@ -33,6 +34,8 @@ from resolver.resolve import Resolution, Resolver
 from resolver.response_code import ResponseCode
 
 _SCHEMES = ("urn:hdl:", "urn:doi:", "hdl:", "doi:")
+# Values that lead elsewhere, or by choice.
+_DEPENDING = ("HS_ALIAS", "10320/LOC")
 # Attributes that a requester can ask for at once; a document has about five.
 LOCATT_MAX = 20
 _MESSAGES = {
@@ -67,7 +70,7 @@ class RedirectDoor:
             self._tally.count(now_s, error.code, CHANNEL_REDIRECT, source)
             return _problem(error.code, text, language)
         resolution = await self._resolver.resolve(
-            asked, now_s, authoritative=parameters.flag("auth")
+            asked, now_s, authoritative=parameters.flag("auth"), asker=asker_of(caller)
         )
         code, values = resolution.code, query.select(_values(resolution))
         if code == ResponseCode.SUCCESS and not values and not query.is_plain:
@@ -82,10 +85,12 @@ class RedirectDoor:
             resolution=resolution,
         )
         if resolution.code != ResponseCode.SUCCESS:
-            return _problem(code, text, language)
+            return _problem(code, text, language, status_of(resolution))
         reply = _led(exchange, parameters, values, now_s) or record_page(
             asked.text, values, language, is_stale=resolution.stale_age_s is not None
         )
+        if not parameters.values and asked.text == resolution.record.handle:
+            _prepare(resolution, values)
         reply.headers.extend(stale_headers(resolution))
         return reply
 
@@ -141,13 +146,33 @@ def _location(
 
 
 def _url(values: Sequence[HandleValue], parameters: Parameters, now_s: float) -> Reply | None:
-    append = parameters.first("urlappend") or ""
+    found = _url_target(values, parameters.first("urlappend") or "")
+    return None if found is None else _redirect(302, *found, now_s)
+
+
+def _url_target(values: Sequence[HandleValue], append: str) -> tuple[str, str, HandleValue] | None:
+    """Where the first URL value that may be followed leads, how that is shown, and the value."""
     for value in _in_order(values):
         shown = value.data.decode("utf-8", "replace")
         location = redirect_target(shown, append)
         if location is not None:
-            return _redirect(302, location, shown + append, value, now_s)
+            return location, shown + append, value
     return None
+
+
+def _prepare(resolution: Resolution, values: Sequence[HandleValue]) -> None:
+    """Keep the redirect for everybody who asks plainly, if it depends on nothing else."""
+    prepared = resolution.entry.prepared if resolution.entry is not None else None
+    if prepared is None or (prepared.redirect and prepared.prefix is resolution.prefix):
+        return
+    if any(fold(value.type) in _DEPENDING for value in values):
+        return
+    found = _url_target(values, "")
+    if found is not None and found[2].ttl_type == TTL_RELATIVE:
+        location, shown, value = found
+        body = redirect_page(location, shown)
+        place = location.encode("ascii")
+        keep_redirect(prepared, resolution.record, resolution.prefix, value.ttl, place, body)
 
 
 def _in_order(values: Iterable[HandleValue]) -> list[HandleValue]:
@@ -157,10 +182,10 @@ def _in_order(values: Iterable[HandleValue]) -> list[HandleValue]:
 
 
 def _redirect(status: int, location: str, shown: str, value: HandleValue, now_s: float) -> Reply:
-    expires_s = value.ttl + (int(now_s) if value.ttl_type == TTL_RELATIVE else 0)
+    since_s = now_s if value.ttl_type == TTL_RELATIVE else 0
     headers: Headers = [
+        (b"expires", expires(since_s, value.ttl)),
         (b"location", location.encode("ascii")),
-        (b"expires", formatdate(expires_s, usegmt=True).encode()),
     ]
     return Reply(status, redirect_page(location, shown), HTML, headers)
 
@@ -205,8 +230,8 @@ def _without_scheme(text: str) -> str:
     return text
 
 
-def _problem(code: ResponseCode, text: str, language: str) -> Reply:
-    title, message = _MESSAGES[code]
-    reply = problem_page(http_status(code), title, message, text, language)
+def _problem(code: ResponseCode, text: str, language: str, status: int | None = None) -> Reply:
+    title, message = _MESSAGES[code] if status != 429 else ("refused", "rate_text")
+    reply = problem_page(status or http_status(code), title, message, text, language)
     reply.headers.extend(retry_later(code))
     return reply

@@ -27,10 +27,11 @@ class FileLock:
             OSError: the file cannot be made or opened.
         """
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        for _ in range(int(patience_s / _PAUSE_S)):
+        for attempt in range(1 + int(patience_s / _PAUSE_S)):
+            if attempt:
+                time.sleep(_PAUSE_S)
             if _is_taken(descriptor, fcntl.LOCK_EX):
                 return cls(descriptor)
-            time.sleep(_PAUSE_S)
         os.close(descriptor)
         return None
 

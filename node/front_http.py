@@ -4,7 +4,6 @@ Resolving goes straight from bytes to a door; writing and administration go thro
 """
 
 import contextlib
-import gzip
 import logging
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
@@ -12,11 +11,14 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from metrics.dimension import CHANNEL_BATCH, CHANNEL_HTTP_JSON, CHANNEL_REDIRECT
 from node import door_batch, door_json
+from node.admission import Admission
 from node.door_batch import BatchDoor
 from node.door_json import JsonDoor
 from node.door_list import ListDoor
 from node.door_redirect import RedirectDoor
+from node.fast_path import FastPath
 from node.http_exchange import (
     DisconnectedError,
     Exchange,
@@ -27,16 +29,13 @@ from node.http_exchange import (
     send_reply,
 )
 from node.pages import form_page, identifier_path, language_of
+from node.prepared_answers import finish
 from node.problems import refusal, refusal_of
 from resolver.response_code import ResponseCode
 
 _log = logging.getLogger("idnode.http")
 
-# Smaller answers gain nothing from compression.
-GZIP_FROM_BYTES = 4_096
 FORM_SIZE_BYTES_MAX = 4_096
-# The reference server names both, though its answers do not depend on the second.
-_VARY = (b"vary", b"Accept-Encoding, User-Agent")
 _PREFLIGHT: Headers = [
     (b"access-control-max-age", b"86400"),
     (b"access-control-allow-methods", b"GET,POST,HEAD,PUT,DELETE"),
@@ -56,6 +55,8 @@ FRAMEWORK_PATHS = frozenset(
     (b"/health", b"/ready", b"/metrics", b"/openapi.json", b"/api/measures")
 )
 _READS = ("GET", "HEAD")
+# What is served beside identifiers below /.
+_NO_IDENTIFIERS = frozenset((b"/favicon.ico", b"/robots.txt", b"/help.html"))
 # What is served below /api besides identifiers, and where more than reading is served.
 _METHODS = {
     b"/": (*_READS, "POST"),
@@ -81,14 +82,28 @@ class Doors:
 class Front:
     """The ASGI application."""
 
-    def __init__(self, doors: Doors, framework: ASGIApp, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        doors: Doors,
+        framework: ASGIApp,
+        now_s: Callable[[], float],
+        fast: FastPath,
+        admission: Admission,
+    ) -> None:
+        self.fast = fast
         self._doors = doors
         self._framework = framework
         self._now_s = now_s
+        self._admission = admission
+        self.refused = admission.count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return  # no lifespan and no web sockets: nothing to say
+        with self._admission:
+            await self._answer(scope, self._admission.waiting(receive), send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive)
         try:
             reply = await self._reply(exchange)
@@ -102,14 +117,20 @@ class Front:
             # Routes see the path as it was sent: no character of a name means anything to them.
             sent = {**scope, "path": exchange.path.decode("latin-1")}
             with contextlib.suppress(DisconnectedError):
-                await self._framework(sent, receive, _with_cors(exchange, send))
+                sending = self._admission.watching(_with_cors(exchange, send))
+                await self._framework(sent, receive, sending)
             return
-        _finish(exchange, reply)
+        self._admission.answered(reply.status)
+        reply.headers.extend(_cors(exchange))
+        finish(reply, accepts_gzip=exchange.accepts_gzip)
         await send_reply(send, reply, with_body=exchange.method != "HEAD")
 
     async def _reply(self, exchange: Exchange) -> Reply | None:
         """The reply of a door, or None for what the framework answers."""
         path, method = exchange.path, exchange.method
+        refused = self._admission.refusal(exchange, _channel(path, method), self._now_s())
+        if refused is not None:
+            return refused
         methods = _methods(path)
         if not methods:
             return _unknown_endpoint(exchange)
@@ -158,6 +179,17 @@ def _methods(path: bytes) -> tuple[str, ...]:
     return _METHODS.get(path, () if is_api else _READS)
 
 
+def _channel(path: bytes, method: str) -> str | None:
+    """The channel of a resolution; None for what is none."""
+    if path.startswith(door_json.PATH):
+        return CHANNEL_HTTP_JSON if method in (*_READS, "POST") else None
+    if path == door_batch.PATH:
+        return CHANNEL_BATCH if method == "POST" else None
+    is_other = path in _METHODS or path in FRAMEWORK_PATHS or path in _NO_IDENTIFIERS
+    is_web = method in _READS and method in _methods(path) and not is_other
+    return CHANNEL_REDIRECT if is_web else None
+
+
 async def _root(exchange: Exchange) -> Reply:
     if exchange.method != "POST":
         return form_page(language_of(exchange.header(b"accept-language")))
@@ -194,24 +226,6 @@ def _unknown_endpoint(exchange: Exchange) -> Reply:
     shown = exchange.path[:300].decode("ascii", "replace")
     message = f"Unknown HTTP API endpoint {exchange.method} {shown}"
     return refusal_of(RefusedError(ResponseCode.PROTOCOL_ERROR, message, status=404))
-
-
-def _finish(exchange: Exchange, reply: Reply) -> None:
-    """What every answer gets: what it depends on, and compression where it pays."""
-    reply.headers.extend(_cors(exchange))
-    if reply.status == 200 and reply.body:
-        reply.headers.append(_VARY)
-    if len(reply.body) >= GZIP_FROM_BYTES and _accepts_gzip(exchange):
-        reply.body = gzip.compress(reply.body, 1, mtime=0)
-        reply.headers.append((b"content-encoding", b"gzip"))
-
-
-def _accepts_gzip(exchange: Exchange) -> bool:
-    for part in (exchange.header(b"accept-encoding") or "").split(",")[:20]:
-        coding, _, parameter = part.partition(";")
-        if coding.strip().lower() == "gzip":
-            return parameter.replace(" ", "").lower() not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
-    return False
 
 
 def _cors(exchange: Exchange) -> Headers:

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 import orjson
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from resolver.response_code import ResponseCode
 
@@ -92,6 +93,16 @@ class Exchange:
             if key == name:
                 return str(value.decode("latin-1"))
         return None
+
+    @property
+    def accepts_gzip(self) -> bool:
+        """True if the caller takes a compressed answer."""
+        for part in (self.header(b"accept-encoding") or "").split(",")[:20]:
+            coding, _, parameter = part.partition(";")
+            if coding.strip().lower() == "gzip":
+                weight = parameter.replace(" ", "").lower()
+                return weight not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+        return False
 
     @property
     def media_type(self) -> str:
@@ -231,13 +242,26 @@ def decoded_path(path: bytes) -> str:
 
 async def send_reply(send: Send, reply: Reply, *, with_body: bool = True) -> None:
     """Send a reply; HEAD gets the headers alone, with the length the body would have."""
-    headers = [*reply.headers, (b"content-length", str(len(reply.body)).encode())]
-    if reply.content_type is not None:
-        headers.insert(0, (b"content-type", reply.content_type))
     start: dict[str, Any] = {
         "type": "http.response.start",
         "status": reply.status,
-        "headers": headers,
+        "headers": _framed(reply),
     }
     await send(start)
     await send({"type": "http.response.body", "body": reply.body if with_body else b""})
+
+
+def reply_bytes(reply: Reply, first_headers: Headers, *, is_last: bool) -> bytes:
+    """A reply as it is sent, by uvicorn or without it: the same bytes."""
+    headers = [*first_headers, *_framed(reply)]
+    if is_last:
+        headers.append((b"connection", b"close"))
+    head = b"".join([b"%b: %b\r\n" % header for header in headers])
+    return b"%b%b\r\n%b" % (STATUS_LINE[reply.status], head, reply.body)
+
+
+def _framed(reply: Reply) -> Headers:
+    headers = [*reply.headers, (b"content-length", str(len(reply.body)).encode())]
+    if reply.content_type is not None:
+        headers.insert(0, (b"content-type", reply.content_type))
+    return headers

@@ -12,8 +12,14 @@ from enum import Enum
 from http import HTTPStatus
 from typing import Any, Final
 
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from metrics.worker_numbers import REFUSED_CONNECTIONS, REFUSED_HEAD_SIZE, REFUSED_SLOW_CLIENT
+from node.http_exchange import Reply, send_reply
+from resolver.handle_json import error_answer
+from resolver.response_code import ResponseCode
 
 # Request line and headers together. nginx and Jetty take 8 kB a line, 32 kB in all.
 HEAD_SIZE_BYTES_MAX: Final = 32 * 1024
@@ -25,6 +31,14 @@ BODY_TIMEOUT_S: Final = 70.0
 SEND_TIMEOUT_S: Final = 70.0
 # For the caller to stop sending and read what it was answered (nginx: lingering_timeout 5 s).
 LINGER_S: Final = 5.0
+# Connections of one worker that are served: some 60 MB, and far below what the system lets one
+# process have open. Beyond it a new connection's first request is answered 503 and the connection
+# closed;
+CONNECTIONS_MAX: Final = 4_000
+# so many at a time are told why, further ones are closed without a word.
+SURPLUS_MAX: Final = 500
+# For the next request while the node stops: long enough for a caller that is busy asking.
+DRAIN_IDLE_S: Final = 1
 # Requests of one piece are parsed together: 8 kB of the shortest ones are some 450.
 _PIECE_SIZE_BYTES: Final = 8 * 1024
 
@@ -55,10 +69,20 @@ class BoundedProtocol(HttpToolsProtocol):
     body_timeout_s = BODY_TIMEOUT_S
     send_timeout_s = SEND_TIMEOUT_S
     linger_s = LINGER_S
+    drain_idle_s = DRAIN_IDLE_S
+    connections_max = CONNECTIONS_MAX
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        # The application may count what is refused before it hears of it.
+        self._refused: Callable[[int], None] = getattr(self.app, "refused", _nobody)
         self._part = _Part.HEAD
+        # Nothing of a request waits or is under way, and the caller takes what it is sent.
+        self.is_between_requests = True
+        self.is_draining = False
+        self.early_answers = self._early_answers_seen = 0
+        # A request that the parser never saw is being answered: what comes next waits for it.
+        self._is_answering = False
         self._is_over = False
         self._has_eof = False
         self._is_too_long = False
@@ -76,10 +100,19 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow = _InTurn(transport, self.pipeline)
         self._answers = _AnswerTransport(self)
-        self._watch()
+        if self._is_over:
+            self.transport.abort()  # cut while it shook hands
+        elif self.is_draining:
+            self.shutdown()
+        else:
+            self._watch()
+        surplus = len(self.connections) - self.connections_max
+        if surplus > 0:
+            self._turn_away(surplus)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_over = True
+        self.is_between_requests = False
         self._set_clock(None)
         self._stop_send_clock()
         self._arrived.clear()
@@ -89,6 +122,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_over:
             return  # only read so that the refusal reaches the caller
+        self.is_between_requests = False
+        if self._is_answering:
+            self._arrived += data
+            self.flow.pause_reading()
+            return
         if self._part is _Part.NOTHING:
             self._part = _Part.HEAD
         if self._arrived or self.pipeline or len(data) > _PIECE_SIZE_BYTES:
@@ -101,15 +139,19 @@ class BoundedProtocol(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn never keeps it open
         """Whether the connection stays open: a caller that has said all still gets its answers."""
         self._has_eof = True
-        return self._owes_answers()
+        self.is_between_requests = False
+        # TLS of asyncio has no half-closed connections.
+        return self._owes_answers() and self.transport.can_write_eof()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._send_clock = self.loop.call_later(self.send_timeout_s, self.transport.abort)
+        self.is_between_requests = False
+        self._send_clock = self.loop.call_later(self.send_timeout_s, self._unread)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._stop_send_clock()
+        self._look_between_requests()
 
     # --- what the parser says ---
 
@@ -127,6 +169,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._advanced = True
         self._set_clock(None)
         self.cycle.transport = self._answers
+        if self.is_draining:
+            self.cycle.keep_alive = False
         if self.parser.should_upgrade():
             # No other protocol is spoken here, and the parser reads nothing after such a request.
             self.cycle.keep_alive = False
@@ -154,9 +198,64 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._parse()
+        self._look_between_requests()
+
+    def shutdown(self) -> None:
+        """Answer what is under way and one more request, and say that it is the last; safe twice.
+
+        A connection on which nothing comes for a while is closed.
+        """
+        self.is_draining = True
+        self.is_between_requests = False
+        if self.transport is None:
+            return  # it shakes hands, and comes here again when it has
+        self.timeout_keep_alive = self.drain_idle_s
+        self._unset_keepalive_if_required()
+        # The last of those that were sent ahead. If its answer's head has left, the next says so.
+        if self.cycle is not None and not self.cycle.response_started:
+            self.cycle.keep_alive = False
+        self._watch()
 
     def timeout_keep_alive_handler(self) -> None:
-        self.close()
+        """Close a connection that was idle all the time, with regard to early answers, too."""
+        if self.early_answers == self._early_answers_seen:
+            self.close()
+        else:
+            self._early_answers_seen = self.early_answers
+            self._watch_idleness()
+
+    def answered_early(self) -> None:
+        """A whole request was answered before the parser saw it: the connection is idle again."""
+        self._part = _Part.NOTHING
+        self._watch_idleness()
+        self._watch()
+
+    def begin_answering(self) -> None:
+        """A whole request was taken that the parser does not see; `finish_answering` follows."""
+        self.is_between_requests = False
+        self._is_answering = True
+        self._part = _Part.NOTHING
+        self._unset_keepalive_if_required()
+        self._watch()
+
+    def finish_answering(self, answer: bytes) -> None:
+        """Send the answer; while the node stops it has said that it is the last."""
+        self._is_answering = False
+        if self._is_finished():
+            return
+        self.transport.write(answer)
+        if self.is_draining:
+            self.end()
+            return
+        self._watch_idleness()
+        self.flow.resume_reading()
+        self._parse()
+        self._look_between_requests()
+
+    def _watch_idleness(self) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what cannot be read; if answers are owed for what came before, they come first."""
@@ -182,7 +281,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """
         if self._is_over:
             return
-        if self._part is _Part.NOTHING or self.transport.is_closing():
+        self.is_between_requests = False
+        # While the node stops, callers that have not heard of it yet go on asking.
+        has_more = self._part is not _Part.NOTHING or self.is_draining
+        # TLS lingers by itself: it waits for the caller's last word.
+        if not has_more or self.transport.is_closing() or not self.transport.can_write_eof():
             self.close()
             return
         self._is_over = True
@@ -195,10 +298,37 @@ class BoundedProtocol(HttpToolsProtocol):
     def close(self) -> None:
         """Close, and cut the connection if the caller does not take what was written."""
         self._is_over = True
+        self.is_between_requests = False
         self.transport.close()
         self._set_clock(self.send_timeout_s, self.transport.abort)
 
+    def _turn_away(self, surplus: int) -> None:
+        self._refused(REFUSED_CONNECTIONS)
+        if surplus > SURPLUS_MAX:
+            self.transport.abort()
+            return
+        self.is_between_requests = False
+        self.app = _too_many_connections
+
+    def _too_slow(self) -> None:
+        if self._part is not _Part.NOTHING and not self.is_draining:
+            self._refused(REFUSED_SLOW_CLIENT)
+        self.close()
+
+    def _unread(self) -> None:
+        self._refused(REFUSED_SLOW_CLIENT)
+        self.transport.abort()
+
+    def cut(self) -> None:
+        """End at once, also what is not connected yet: nothing is answered any more."""
+        self._is_over = True
+        self.is_between_requests = False
+        if self.transport is not None:
+            self.transport.abort()
+
     def _refuse(self) -> None:
+        if self._is_too_long:
+            self._refused(REFUSED_HEAD_SIZE)
         status = (
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             if self._is_too_long
@@ -238,13 +368,23 @@ class BoundedProtocol(HttpToolsProtocol):
             self._is_too_long = True
             self.send_400_response("")
 
+    def _look_between_requests(self) -> None:
+        self.is_between_requests = (
+            self._part is _Part.NOTHING
+            and not (self._arrived or self.pipeline or self._has_eof or self.is_draining)
+            and not self.flow.write_paused
+            and not self._owes_answers()
+            and not self._is_finished()
+        )
+
     def _is_finished(self) -> bool:
         return self._is_over or self.transport.is_closing()
 
     def _owes_answers(self) -> bool:
         """True if a request that was read to its end is not answered yet."""
         is_read = self._part is not _Part.BODY
-        return is_read and self.cycle is not None and not self.cycle.response_complete
+        is_owed = is_read and self.cycle is not None and not self.cycle.response_complete
+        return is_owed or self._is_answering
 
     # --- clocks ---
 
@@ -257,7 +397,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         patience_s = self._patience_s()
         if patience_s != self._clock_s:
-            self._set_clock(patience_s, self.close)
+            self._set_clock(patience_s, self._too_slow)
 
     def _patience_s(self) -> float | None:
         """How long we wait for the caller now; None while the caller waits for us."""
@@ -268,7 +408,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._owes_answers():
             return None
         if self._part is _Part.HEAD:
-            return self.head_timeout_s
+            is_idle = self.is_draining and self.scope is None
+            return self.timeout_keep_alive if is_idle else self.head_timeout_s
         # uvicorn watches idle connections, but not after a body that came later than its answer.
         return None if self.timeout_keep_alive_task is not None else self.timeout_keep_alive
 
@@ -283,6 +424,19 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._send_clock is not None:
             self._send_clock.cancel()
         self._send_clock = None
+
+
+async def _too_many_connections(scope: Scope, receive: Receive, send: Send) -> None:
+    """The application of a connection that is one too many."""
+    message = "The node has as many connections as it serves: try again in a second"
+    headers = [(b"retry-after", b"1"), (b"connection", b"close")]
+    body = error_answer(ResponseCode.SERVER_TOO_BUSY, message)
+    reply = Reply(503, body, headers=headers)
+    await send_reply(send, reply, with_body=scope["method"] != "HEAD")
+
+
+def _nobody(_: int) -> None:
+    """Nobody counts."""
 
 
 class _InTurn(FlowControl):

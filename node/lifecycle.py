@@ -1,11 +1,13 @@
 """The lives of the program: embedded (`up`), against configured stores (`serve`), one worker."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TextIO
 
 from node import examples
 from node import worker as worker_process
@@ -13,8 +15,9 @@ from node.clock import now_s
 from node.config import Config
 from node.data_folder import DataFolder, RunInfo
 from node.data_folder_error import explained
+from node.inherited import Inherited
 from node.start_error import StartError
-from node.supervisor import STOP_SIGNALS, Supervisor
+from node.supervisor import SIGNALS, Supervisor
 from registry import api_keys
 from registry.database import Database
 from registry.migrate import migrate, require_schema
@@ -50,6 +53,11 @@ _TEXTS = {
     ),
     "stopping": ("正在停止…", "Stopping…"),
     "stopped": ("已停止，数据保存在 {data}", "Stopped; the data is kept in {data}"),
+    "uncounted": (
+        "警告：IDNODE_COUNTING=off，解析量不计数，不能用于申报；只可用于测量。",
+        "Warning: IDNODE_COUNTING=off: nothing is counted and nothing can be claimed; for measuring"
+        " only.",
+    ),
     "open": (
         "注意：{http} 不是本机回环地址，其他人可以访问。",
         "Note: {http} is not loopback; others can reach it.",
@@ -77,23 +85,25 @@ def serve(config: Config) -> None:
     _run(config, _start_configured)
 
 
-def worker(config: Config, descriptor: int) -> None:
-    """Serve on an inherited socket; started by the supervisor."""
-    worker_process.run(config, descriptor, now_s)
+def worker(config: Config, inherited: Inherited) -> None:
+    """Serve on inherited sockets; started by the supervisor.
+
+    Raises:
+        StartError: one line.
+    """
+    worker_process.run(config, inherited, now_s)
 
 
 def say(config: Config, name: str, **values: object) -> None:
     """Tell the person at the terminal, in their language."""
-    text = _TEXTS[name][0 if config.language == "zh" else 1].format(**values)
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    _write(sys.stdout, _TEXTS[name][0 if config.language == "zh" else 1].format(**values))
 
 
 def _run(
     config: Config, start: Callable[[Config, DataFolder, Supervisor], Awaitable[None]]
 ) -> None:
-    # Until the supervisor listens for them, signals to stop wait instead of breaking in.
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    # Until the supervisor listens for them, signals wait instead of breaking in.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     folder = DataFolder.open(config.data)
     try:
         asyncio.run(_live(config, folder, start))
@@ -185,6 +195,8 @@ async def _open_doors(config: Config, folder: DataFolder, supervisor: Supervisor
     )
     if not config.http_host.startswith(_LOOPBACK):
         say(config, "open", http=config.http)
+    if not config.counting:
+        say(config, "uncounted")
 
 
 async def _keep_operator_key(config: Config, database: Database) -> None:
@@ -211,8 +223,14 @@ def _known(url: str | None) -> str:
 
 
 def _report(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+    _write(sys.stderr, line)
+
+
+def _write(stream: TextIO, line: str) -> None:
+    # A terminal that was closed takes nothing any more; that must not break the stop.
+    with contextlib.suppress(OSError):
+        stream.write(f"{line}\n")
+        stream.flush()
 
 
 def _command() -> str:

@@ -31,7 +31,8 @@ and registers them for callers with an API key.
 * An unknown path below `/api` is 404.
 * Parameters that are not named here are ignored; more than {PARAMETERS_MAX} of them are 400.
 * What is not HTTP is answered 400, a head above 32 kB 431, as plain text.
-* A node with too many connections answers 503 as plain text.
+* Who asks too often, or for too many names that do not exist, gets 429 with `Retry-After`.
+* A node with too many connections or requests answers 503 with `Retry-After`.
 """
 
 Operation = dict[str, Any]
@@ -86,7 +87,8 @@ _PROBLEMS: Final[dict[int, str]] = {
     404: "No such identifier",
     409: "It is there already",
     413: "The body is too large",
-    503: "A store is away, or too many connections: try again",
+    429: "Too many requests of this caller: try again",
+    503: "A store is away, or the node has too much to do: try again",
 }
 
 
@@ -107,13 +109,16 @@ def _responses(own: Responses, method: str) -> dict[str, Schema]:
     """The replies of an operation, with those that the connection itself can give."""
     found = {
         400: _answer("Not HTTP"),
-        503: _answer("Too many connections: try again"),
+        429: _answer(_PROBLEMS[429], own.get(503, {}).get("content", _PROBLEM)),
+        503: _answer("The node has too much to do: try again", _PROBLEM),
         **own,
         431: _answer("Request line and headers are longer than 32 kB", _plain()),
     }
-    for status in (400, 503):
-        found[status] = {**found[status], "content": found[status].get("content", {}) | _plain()}
-    found[503] = {**found[503], "headers": _RETRY_AFTER}
+    found[400] = {**found[400], "content": found[400].get("content", {}) | _plain()}
+    # A connection too many gets the answer for programs, whatever it asked for.
+    found[503] = {**found[503], "content": _PROBLEM | found[503].get("content", {})}
+    for status in (429, 503):
+        found[status] = {**found[status], "headers": _RETRY_AFTER}
     if method == "head":
         found = {status: {"description": reply["description"]} for status, reply in found.items()}
     return {str(status): reply for status, reply in sorted(found.items())}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from metrics.exposition import CONTENT_TYPE, PageNumbers, render_page
 from metrics.flushing import Flushing
 from metrics.policy import Policy
+from metrics.worker_numbers import WorkerNumbers
 from node.http_exchange import Reply
 from node.measures_report import Standpoint, evaluations
 from node.version import VERSION
@@ -13,10 +14,8 @@ from registry import outbox
 from registry.database import Database
 from resolver.errors import RegistryUnavailableError
 from resolver.handle_json import dump
-from resolver.hot import Hot
 from resolver.hot_redis import RedisCache
 from resolver.prefix_directory import PrefixDirectory
-from resolver.resolve import Resolver
 
 # Scrapes that come together share one evaluation.
 EVALUATED_FOR_S = 0.2
@@ -29,24 +28,23 @@ class Operations:
         self,
         database: Database,
         cache: RedisCache,
-        hot: Hot,
         directory: PrefixDirectory,
-        resolver: Resolver,
         flushing: Flushing,
+        numbers: WorkerNumbers,
         judged_by: tuple[Policy, ...],
         now_s: Callable[[], float],
     ) -> None:
         self._database = database
         self._cache = cache
-        self._hot = hot
         self._directory = directory
-        self._resolver = resolver
         self._flushing = flushing
+        self._numbers = numbers
         self._judged_by = judged_by
         self._now_s = now_s
         self._evaluated: Standpoint | None = None
         self._evaluated_at_s = 0.0
         self._evaluating = asyncio.Lock()
+        self._pinging: asyncio.Task[bool] | None = None
         self.is_draining = False
 
     def health(self) -> Reply:
@@ -58,7 +56,7 @@ class Operations:
         missing = []
         if self.is_draining:
             missing.append("the node is stopping")
-        if not await self._database.ping():
+        if not await self._ping():
             missing.append("PostgreSQL does not answer: answers come from the caches, no writes")
         if not self._cache.is_up:
             missing.append("Redis does not answer: every answer comes from PostgreSQL")
@@ -68,17 +66,26 @@ class Operations:
         return Reply(200 if not missing else 503, dump({"status": status, "missing": missing}))
 
     async def metrics(self) -> Reply:
-        """The page for Prometheus; this process's own counts are exact, the rest a second old."""
+        """The page for Prometheus: all workers of this instance together.
+
+        This process's own counts of resolutions are exact, those of the others half a second old;
+        what goes up and down is as old as the last `show_gauges` of each.
+        """
         evaluated = await self._evaluate()
         counted = await self._flushing.totals()
+        totals = await asyncio.to_thread(self._numbers.totals)
         numbers = PageNumbers(
             version=VERSION,
             resolutions=counted,
             evaluations=evaluated.evaluations if evaluated else (),
             registry=evaluated.numbers if evaluated else None,
             store_up={"postgres": self._database.is_up, "redis": self._cache.is_up},
-            cache_entries=len(self._hot),
-            cache_lookups=self._resolver.lookups.counts,
+            cache_entries=totals.cache_entries,
+            cache_lookups=totals.cache_lookups,
+            refused=totals.refused,
+            connections=totals.connections,
+            workers=totals.workers,
+            l1_emptied=totals.l1_emptied,
             ledger_damaged_days=evaluated.damaged_days if evaluated else None,
             journal_flush_lag_s=self._lag_s(),
             outbox_pending=await self._pending(),
@@ -92,6 +99,12 @@ class Operations:
             document = {"responseCode": 3, "message": "PostgreSQL is away: try again"}
             return Reply(503, dump(document), headers=[(b"retry-after", b"1")])
         return Reply(200, dump({"policies": [found.to_json() for found in evaluated.evaluations]}))
+
+    async def _ping(self) -> bool:
+        """True if PostgreSQL answers; who asks while a question is under way shares its answer."""
+        if self._pinging is None or self._pinging.done():
+            self._pinging = asyncio.create_task(self._database.ping())
+        return await asyncio.shield(self._pinging)
 
     async def _evaluate(self) -> Standpoint | None:
         async with self._evaluating:

@@ -57,6 +57,14 @@ _TEXTS: Final = {
         "暂时无法得知，请稍后重试。",
         "The answer cannot be known right now: please try again in a moment.",
     ),
+    "rate_text": (
+        "请求过于频繁，请稍后重试。",
+        "Too many requests: please try again in a moment.",
+    ),
+    "busy_text": (
+        "节点繁忙，请稍后重试。",
+        "The node is busy: please try again in a moment.",
+    ),
     "key_text": ("接口密钥无效或已吊销。", "The API key is unknown or revoked."),
 }
 

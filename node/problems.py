@@ -3,11 +3,13 @@
 from typing import Final
 
 from node.callers import Caller, Callers, UnknownKeyError
-from node.http_exchange import Exchange, Headers, RefusedError, Reply
+from node.http_exchange import Exchange, Headers, RefusedError, Reply, decoded_path
+from node.pages import language_of, problem_page
 from resolver import identifier
 from resolver.errors import InvalidIdentifierError, RegistryUnavailableError
 from resolver.handle_json import error_answer
 from resolver.identifier import Identifier
+from resolver.resolve import Resolution
 from resolver.response_code import ResponseCode
 
 _STATUS: Final = {
@@ -36,6 +38,8 @@ _STATUS: Final = {
 }
 # The breaker towards PostgreSQL tries again several times a second.
 _RETRY_AFTER_S: Final = b"1"
+# Paths whose answers are read by programs; all others show pages.
+_OF_PROGRAMS: Final = (b"/api/", b"/metrics", b"/openapi.json")
 
 
 def http_status(code: ResponseCode) -> int:
@@ -56,6 +60,39 @@ def refusal(
     """The reply that says `code`, why, and about which identifier."""
     body = error_answer(code, message, handle_text)
     return Reply(http_status(code), body, headers=retry_later(code))
+
+
+def refusal_of_resolution(resolution: Resolution, handle_text: str) -> Reply:
+    """The reply to a question whose resolution is not a success."""
+    reply = refusal(resolution.code, resolution.message, handle_text)
+    reply.status = status_of(resolution)
+    return reply
+
+
+def status_of(resolution: Resolution) -> int:
+    """The status of a resolution that is not a success.
+
+    Who asks for too many names that do not exist is told so (429): the node is well, and answers
+    everything else meanwhile, so that it is not "unavailable" (503) by anybody's random names.
+    """
+    return 429 if resolution.is_refused else http_status(resolution.code)
+
+
+def over_limit(
+    exchange: Exchange, status: int, message: str, page_text: str, retry_after_s: int
+) -> Reply:
+    """The reply to a request over a limit, in the form of the door that it was for.
+
+    `message` is for programs; `page_text` names the text for people.
+    """
+    path = exchange.path
+    if path.startswith(_OF_PROGRAMS):
+        reply = Reply(status, error_answer(ResponseCode.SERVER_TOO_BUSY, message))
+    else:
+        language = language_of(exchange.header(b"accept-language"))
+        reply = problem_page(status, "refused", page_text, decoded_path(path[1:]), language)
+    reply.headers.append((b"retry-after", str(retry_after_s).encode()))
+    return reply
 
 
 def refusal_of(error: RefusedError, handle_text: str | None = None) -> Reply:

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import logging
 import signal
-import socket
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
+from functools import partial
 
 import orjson
 import uvicorn
@@ -13,8 +13,17 @@ import uvloop
 
 from metrics.counting import Counting
 from metrics.flushing import Flushing
-from node import measures_report
+from metrics.worker_numbers import (
+    CACHE_ENTRIES,
+    CONNECTIONS,
+    L1_EMPTIED,
+    REFUSED_UNKNOWN_NAMES,
+    WorkerNumbers,
+)
+from node import measures_report, worker_memory
+from node.admission import Admission
 from node.announcer import Announcer
+from node.cache_lookups import CountedLookups
 from node.callers import Callers
 from node.config import Config
 from node.door_batch import BatchDoor
@@ -22,10 +31,15 @@ from node.door_json import JsonDoor
 from node.door_list import ListDoor
 from node.door_redirect import RedirectDoor
 from node.door_write import WriteDoor
+from node.duty import Duty
+from node.fast_path import FastPath, FastProtocol
 from node.framework_http import framework
 from node.front_http import Doors, Front
-from node.http_protocol import BoundedProtocol
+from node.http_server import HttpServer, Listening
+from node.inherited import Inherited
+from node.listening import BACKLOG
 from node.operations import Operations
+from node.rate_limit import REPORT_EVERY_S, Rates
 from node.tally import Tally
 from registry import prefixes
 from registry.database import Database
@@ -35,6 +49,8 @@ from resolver.hot import Hot
 from resolver.hot_redis import Listener, RedisCache
 from resolver.prefix_directory import PrefixDirectory, PrefixState
 from resolver.resolve import Resolver
+from resolver.unknown_budget import UnknownBudget
+from resolver.unshared import Unshared
 
 _log = logging.getLogger("idnode")
 
@@ -48,11 +64,10 @@ PING_EVERY_S = 0.5
 ADOPT_EVERY_S = 5.0
 # Besides announcements: a bound for what they do not tell.
 DIRECTORY_EVERY_S = 5.0
-# Requests under way and idle connections get this long at a stop.
-DRAIN_S = 10
+# A worker that starts waits this long for Redis before it says that it is ready.
+REDIS_PATIENCE_S = 2.0
 KEEP_ALIVE_S = 75
-CONNECTIONS_MAX = 4_000
-BACKLOG = 2_048
+_LOOK_EVERY_S = 0.02
 
 
 class Worker:
@@ -66,13 +81,23 @@ class Worker:
         journals = config.data / "journals"
         self._database = Database(config.postgres_url)
         self._cache = RedisCache(config.redis_url)
-        self._hot = Hot()
+        self._hot = Hot(config.l1_entries)
         self._directory = PrefixDirectory()
         self._stale_directory = asyncio.Event()
         self._records = PostgresRecords(self._database)
-        self._resolver = Resolver(self._records, self._cache, self._directory, self._hot)
+        self._numbers = WorkerNumbers(config.data / "workers")
+        self._rates = Rates(config.rate_per_source, config.rate_per_caller)
+        self._resolver = Resolver(
+            self._records,
+            self._cache if config.shared_cache else Unshared(),
+            self._directory,
+            self._hot,
+            UnknownBudget(config.unknown_rate, partial(self._numbers.add, REFUSED_UNKNOWN_NAMES)),
+            CountedLookups(self._numbers),
+        )
         self._callers = Callers(self._database)
         self._counting = Counting(journals, now_s())
+        self._duty = Duty(journals / "duty.lock")
         self._flushing = Flushing(
             journals, self._counting, self._database.connection, report=_log.error
         )
@@ -82,24 +107,23 @@ class Worker:
         self._operations = Operations(
             self._database,
             self._cache,
-            self._hot,
             self._directory,
-            self._resolver,
             self._flushing,
+            self._numbers,
             judged_by,
             now_s,
         )
         self._front = self._wired_front(config)
         self._tasks: list[asyncio.Task[None]] = []
         self._server: uvicorn.Server | None = None
-        self._database.on_change = _said("PostgreSQL")
+        self._database.on_change = self._registry_changed
 
     async def start(self) -> None:
         """Begin the work behind the doors; the stores may be away."""
         with contextlib.suppress(RegistryUnavailableError):
             await self._load_directory()
         with contextlib.suppress(RegistryUnavailableError):
-            await self._flushing.adopt(self._now_s())
+            await self._adopt()
         for work in (
             self._cache.listen(self._listener()),
             self._announcer.watch(),
@@ -108,33 +132,52 @@ class Worker:
             self._every(SYNC_EVERY_S, self._sync),
             self._every(PING_EVERY_S, self._ping),
             self._every(ADOPT_EVERY_S, self._adopt),
+            self._every(REPORT_EVERY_S, self._report),
         ):
             self._tasks.append(asyncio.get_running_loop().create_task(work))
 
-    async def serve(self, listening: socket.socket) -> None:
-        """Answer until `drain`; returns when every answer under way has been given."""
-        self._server = _Server(
-            uvicorn.Config(
-                self._front,
-                http=BoundedProtocol,
-                ws="none",
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                proxy_headers=False,
-                server_header=False,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=DRAIN_S,
-                limit_concurrency=CONNECTIONS_MAX,
-                backlog=BACKLOG,
-            )
+    async def serve(
+        self, listening: tuple[Listening, ...], on_ready: Callable[[], None] = lambda: None
+    ) -> None:
+        """Answer until `drain`; returns when every answer under way has been given.
+
+        `on_ready` is called once callers are answered in full service, or as well as can be.
+        """
+        worker_memory.settle()
+        self._server = HttpServer(self._http_config(), listening, partial(self._ready, on_ready))
+        self._server.should_exit = self._operations.is_draining
+        # Nobody is answered any more when this returns: from here on nothing is counted.
+        await self._server.serve()
+
+    def _http_config(self) -> uvicorn.Config:
+        return uvicorn.Config(
+            self._front,
+            http=FastProtocol,
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            backlog=BACKLOG,
         )
-        if self._operations.is_draining:
-            return
-        await self._server.serve(sockets=[listening])
-        # Whoever is still there now gets no answer any more: from here on nothing is counted.
-        for connection in list(self._server.server_state.connections):
-            connection.transport.abort()
+
+    def _ready(self, on_ready: Callable[[], None]) -> None:
+        self._tasks.append(asyncio.get_running_loop().create_task(self._say_ready(on_ready)))
+
+    async def _say_ready(self, on_ready: Callable[[], None]) -> None:
+        # A worker that takes another's place is as good as that one before it goes.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REDIS_PATIENCE_S):
+                await self._redis_is_trusted()
+        on_ready()
+
+    async def _redis_is_trusted(self) -> None:
+        while True:
+            if self._cache.is_trusted:
+                return
+            await asyncio.sleep(_LOOK_EVERY_S)
 
     def drain(self) -> None:
         """Accept nothing new and finish what was accepted; safe to call twice."""
@@ -153,17 +196,32 @@ class Worker:
             # The journals stay: whoever starts next adopts them.
             await asyncio.to_thread(self._counting.sync)
         self._counting.close()
+        self._duty.release()
         await self._cache.close()
         await self._database.close()
+        self._numbers.close()
 
     def _wired_front(self, config: Config) -> Front:
-        tally = Tally(self._counting, config.trusted_proxies)
+        tally = Tally(self._counting, config.trusted_proxies, is_counting=config.counting)
+        admission = Admission(self._rates, self._callers, tally, self._numbers)
         doors = Doors(
             JsonDoor(self._resolver, self._callers, tally),
             RedirectDoor(self._resolver, self._callers, tally),
             BatchDoor(self._resolver, self._callers, tally),
             ListDoor(config, self._records, self._directory, self._callers),
         )
+        fast = FastPath(
+            self._hot,
+            self._records,
+            self._callers,
+            self._rates,
+            tally,
+            self._numbers,
+            doors.json,
+            admission,
+            self._now_s,
+        )
+        self._counting.on_void = fast.void_cells
         writing = WriteDoor(
             self._records,
             self._database,
@@ -171,7 +229,8 @@ class Worker:
             self._announcer,
             self._now_s,
         )
-        return Front(doors, framework(writing, self._operations, self._directory), self._now_s)
+        people = framework(writing, self._operations, self._directory)
+        return Front(doors, people, self._now_s, fast, admission)
 
     def _listener(self) -> Listener:
         return Listener(
@@ -180,6 +239,7 @@ class Worker:
             self._hot.heard,
             self._announcer.apply,
             self._disconnected,
+            self._missed,
         )
 
     async def _connected(self) -> None:
@@ -187,6 +247,7 @@ class Worker:
         _log.info("Redis is connected")
         await self._announcer.settle()
         self._hot.connect()
+        self._numbers.add(L1_EMPTIED)
         self._callers.connected = True
         self._callers.forget()
         self._stale_directory.set()
@@ -194,7 +255,23 @@ class Worker:
     def _disconnected(self) -> None:
         _log.warning("Redis is gone: answers come from PostgreSQL, nothing older than a second")
         self._hot.disconnect()
+        self._numbers.add(L1_EMPTIED)
         self._callers.connected = False
+
+    def _missed(self) -> None:
+        """An announcement did not arrive: whatever it was about is asked for anew."""
+        _log.warning("an announcement was missed: the process cache is emptied")
+        if self._hot.connected:
+            self._hot.connect()
+        self._numbers.add(L1_EMPTIED)
+        self._directory_changed()
+
+    def _registry_changed(self, is_up: bool) -> None:
+        self._front.fast.shut()
+        if is_up:
+            _log.info("PostgreSQL is back")
+        else:
+            _log.warning("PostgreSQL is gone: answers come from the caches, writes are refused")
 
     def _directory_changed(self) -> None:
         self._callers.forget()
@@ -220,7 +297,8 @@ class Worker:
             for prefix in found
         ]
         self._directory.replace(states)
-        if self._cache.is_up:
+        # Duplicates would do no harm, but the table may be long.
+        if self._cache.is_up and self._duty.is_ours():
             table = [(state.key, state.hosted, state.suspended) for state in states]
             with contextlib.suppress(CacheUnavailableError):
                 await self._cache.keep_prefixes(orjson.dumps(table))
@@ -243,8 +321,19 @@ class Worker:
     async def _sync(self) -> None:
         await asyncio.to_thread(self._counting.sync)
 
+    async def _report(self) -> None:
+        """Show what goes up and down, and tell the other workers of heavy users."""
+        server = self._server
+        connections = 0 if server is None else len(server.server_state.connections)
+        self._numbers.show(CONNECTIONS, connections)
+        self._numbers.show(CACHE_ENTRIES, len(self._hot))
+        await self._rates.share(self._cache, self._now_s())
+
     async def _adopt(self) -> None:
-        await self._flushing.adopt(self._now_s())
+        if self._duty.is_ours():
+            await self._flushing.adopt(self._now_s())
+        else:
+            await self._flushing.check()
 
     async def _every(self, pause_s: float, act: Callable[[], Coroutine[None, None, None]]) -> None:
         while True:
@@ -257,49 +346,26 @@ class Worker:
                 _log.exception("periodic work failed; it is tried again")
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the worker has its own."""
+def run(config: Config, inherited: Inherited, now_s: Callable[[], float]) -> None:
+    """Serve on sockets that were inherited, until SIGTERM.
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def _wait_tasks_to_complete(self) -> None:
-        # A connection that was accepted just before the port was let go is not among those that
-        # were asked to end, and would be answered for ever.
-        while self.server_state.connections:
-            for connection in list(self.server_state.connections):
-                connection.shutdown()
-            await asyncio.sleep(0.05)
-        await super()._wait_tasks_to_complete()
-
-
-def run(config: Config, descriptor: int, now_s: Callable[[], float]) -> None:
-    """Serve on a listening socket that was inherited, until SIGTERM."""
+    Raises:
+        StartError: if the files of HTTPS cannot be used.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(config, descriptor, now_s))
+        runner.run(_run(config, inherited, now_s))
 
 
-async def _run(config: Config, descriptor: int, now_s: Callable[[], float]) -> None:
-    listening = socket.socket(fileno=descriptor)
+async def _run(config: Config, inherited: Inherited, now_s: Callable[[], float]) -> None:
+    listening = inherited.listening(config)
     worker = Worker(config, now_s)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.drain)
     try:
         await worker.start()
-        await worker.serve(listening)
+        await worker.serve(listening, inherited.say_ready)
     finally:
         await worker.stop()
-
-
-def _said(store: str) -> Callable[[bool], None]:
-    def say(is_up: bool) -> None:
-        if is_up:
-            _log.info("%s is back", store)
-        else:
-            _log.warning("%s is gone: answers come from the caches, writes are refused", store)
-
-    return say

@@ -13,7 +13,6 @@ from resolver.record import (
     HandleValue,
     Record,
     merge_values,
-    values_from_wire,
     values_to_wire,
 )
 from resolver.response_code import ResponseCode
@@ -200,7 +199,8 @@ class PostgresRecords:
                 return Refused(ResponseCode.HANDLE_NOT_FOUND)
             kept = _spelled(identifier, _record(old))
             version = await _update(connection, kept, b"", author, now_s, deleted=True)
-            return Written(Record(kept.text, version, (), deleted=True), created=False)
+            gone = Record(kept.text, version, b"", int(now_s), deleted=True)
+            return Written(gone, created=False)
 
         return await self._in_prefix(identifier, write)
 
@@ -352,12 +352,12 @@ async def _update(
 
 
 def _record(row: asyncpg.Record) -> Record:
-    values = values_from_wire(row["data"], timestamp_s=int(row["changed_at"].timestamp()))
-    return Record(row["handle"], row["version"], values, row["deleted"])
+    stamp_s = int(row["changed_at"].timestamp())
+    return Record(row["handle"], row["version"], row["data"], stamp_s, row["deleted"])
 
 
 def _new(identifier: Identifier, version: int, data: bytes, now_s: float) -> Record:
-    return Record(identifier.text, version, values_from_wire(data, timestamp_s=int(now_s)))
+    return Record(identifier.text, version, data, int(now_s))
 
 
 def _spelled(identifier: Identifier, record: Record) -> Identifier:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from registry.records import Author, Refused, Written
 from resolver.errors import RegistryUnavailableError
 from resolver.identifier import Identifier
-from resolver.record import HandleValue, Record, merge_values, values_from_wire, values_to_wire
+from resolver.record import HandleValue, Record, merge_values, values_to_wire
 from resolver.response_code import ResponseCode
 
 
@@ -116,8 +116,7 @@ class MemoryRecords:
     ) -> Record:
         self._version += 1
         self._stored[key] = data = values_to_wire(values)
-        stamped = values_from_wire(data, timestamp_s=int(now_s))
-        self._records[key] = Record(handle, self._version, stamped, deleted)
+        self._records[key] = Record(handle, self._version, data, int(now_s), deleted)
         return self._records[key]
 
     def _answer_or_fail(self) -> None:

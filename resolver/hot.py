@@ -1,17 +1,22 @@
 """The cache in the process (L1): bounded, and emptied when invalidations may have been missed."""
 
 from collections import OrderedDict
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-from resolver.entry import Entry
-from resolver.freshness import HEARD_S, is_fresh
+from resolver.entry import Entry, Prepared
+from resolver.freshness import CONNECTED_S, DISCONNECTED_S, HEARD_S, is_fresh
 from resolver.record import Record
 
-# Record, dictionary slot and prepared answer of a typical product take about 1.5 kB; so this is
-# about 300 MB at most for one worker.
-PRESENT_MAX = 200_000
+# Beyond the bytes of its answer an entry takes about 500 bytes (loadtest.bench measures it), its
+# answer and values about as much; so this is some 200 MB at most for one worker.
+PRESENT_MAX: Final = 200_000
 # Names that were asked for and do not exist are kept apart: a flood of them evicts no product.
-ABSENT_MAX = 20_000
+ABSENT_MAX: Final = 20_000
+# Entries fetched within this time share their moment; they are taken for as old as the first.
+_MOMENT_S: Final = 0.05
+_MOMENTS_MAX: Final = 4_096
+# What left the cache is freed piece by piece: all of it at once would stop the process for 20 ms.
+_FREED_A_TURN: Final = 4
 
 Mark: TypeAlias = tuple[int, int]
 """A moment: the generation, and the latest registration below a prefix."""
@@ -19,71 +24,144 @@ Mark: TypeAlias = tuple[int, int]
 # A moment that never comes: what is kept with it is never answered as fresh.
 _NEVER: Mark = (-1, -1)
 
-_Kept: TypeAlias = OrderedDict[str, tuple[Mark, Entry]]
+
+class Moment:
+    """When entries were learnt, and how long they may be believed; shared by many entries."""
+
+    __slots__ = ("fetched_at_s", "generation", "since_s", "until_s")
+
+    def __init__(self, generation: int, fetched_at_s: float, *, connected: bool) -> None:
+        cap_s = CONNECTED_S if connected else DISCONNECTED_S
+        self.generation = generation
+        self.fetched_at_s = fetched_at_s
+        # A clock that stepped back makes an entry young, not old: bound that side, too.
+        self.since_s = fetched_at_s - cap_s
+        self.until_s = fetched_at_s + cap_s
+
+
+# What the cache let go of belongs to this moment: whoever still holds it must not answer with it.
+_GONE: Final = Moment(-1, 0.0, connected=False)
+
+
+class Kept(Prepared):
+    """A live record in the smallest form that answers every question, and prepared answers.
+
+    Its `moment` says whether it may still be believed; that of what left the cache never does.
+    """
+
+    __slots__ = ("handle", "moment", "stamp_s", "version", "wire")
+
+    handle: str
+    version: int
+    wire: bytes
+    stamp_s: int
+    moment: Moment
+
+    def entry(self) -> Entry:
+        """The entry as every other part knows it."""
+        record = Record(self.handle, self.version, self.wire, self.stamp_s)
+        return Entry(record, self.moment.fetched_at_s, prepared=self)
 
 
 class Hot:
-    """Entries by identifier key, least recently used out first.
+    """Entries by identifier key; what was not asked for longest goes first.
+
+    Live records are kept in two generations of use: `young` holds what was asked for lately; when
+    it has half the room, it becomes the old one, whose rest is forgotten. So a hit in `young`
+    costs one look-up and changes nothing.
 
     `connected` says whether invalidations arrive. Entries of an earlier generation are never
     answered as fresh: a lost connection begins a new generation.
     """
 
     def __init__(self, present_max: int = PRESENT_MAX, absent_max: int = ABSENT_MAX) -> None:
-        self._present: _Kept = OrderedDict()
-        self._absent: _Kept = OrderedDict()
-        self._present_max = present_max
+        self.young: dict[str, Kept] = {}
+        self._old: dict[str, Kept] = {}
+        self._leaving: dict[str, Kept] = {}
+        self._young_max = max(1, present_max // 2)
+        self._is_off = present_max == 0
+        self._absent: OrderedDict[str, tuple[Mark, Entry]] = OrderedDict()
         self._absent_max = absent_max
+        self._moments: dict[tuple[int, int], Moment] = {}
         self._registrations: dict[str, int] = {}
         self._registrations_before = self._registration = 0
-        self._generation = 0
-        self._heard_at_s = 0.0
+        self._stamp_s = 0
+        self.generation = 0
+        self.heard_at_s = 0.0
         self.connected = False
 
     def __len__(self) -> int:
-        return len(self._present) + len(self._absent)
+        return len(self.young) + len(self._old) + len(self._absent)
 
     def fresh(self, key: str, prefix_key: str, now_s: float) -> Entry | None:
         """The entry that may be answered now, or None."""
-        found = self._present.get(key)
-        if found is None:
+        kept = self.kept(key)
+        if kept is None:
             return self._fresh_absent(key, prefix_key, now_s)
-        (generation, _), entry = found
-        if generation != self._generation or not self._is_fresh(entry, now_s):
-            return None
-        self._present.move_to_end(key)
-        return entry
+        return kept.entry() if self.may_answer(kept, now_s) else None
+
+    def kept(self, key: str) -> Kept | None:
+        """What is kept of a live record, whatever its age; what was used comes among the young."""
+        kept = self.young.get(key)
+        if kept is None:
+            kept = self._old.pop(key, None)
+            if kept is not None:
+                self._keep(key, kept)
+        return kept
+
+    def may_answer(self, kept: Kept, now_s: float) -> bool:
+        """True if `kept` may be believed at `now_s`."""
+        moment = kept.moment
+        if moment.generation != self.generation or not moment.since_s < now_s < moment.until_s:
+            return False
+        return self.hears(now_s) or abs(now_s - moment.fetched_at_s) < DISCONNECTED_S
+
+    def hears(self, now_s: float) -> bool:
+        """True if invalidations arrive for certain."""
+        return self.connected and abs(now_s - self.heard_at_s) < HEARD_S
 
     def last_known(self, key: str) -> Entry | None:
         """The newest entry whatever its age, for answers marked stale; a deleted one, too, if no
         more is known of the newest version.
         """
-        found = self._present.get(key) or self._absent.get(key)
-        return None if found is None else found[1]
+        kept = self.young.get(key) or self._old.get(key)
+        if kept is not None:
+            return kept.entry()
+        absent = self._absent.get(key)
+        return None if absent is None else absent[1]
+
+    def known_version(self, key: str) -> int:
+        """The newest version known; -1 if nothing is."""
+        kept = self.young.get(key) or self._old.get(key) or self._leaving.get(key)
+        if kept is not None:
+            return kept.version
+        absent = self._absent.get(key)
+        return -1 if absent is None else absent[1].version
 
     def mark(self, prefix_key: str) -> Mark:
         """The present moment, to be taken before what is to be kept is asked for."""
-        return self._generation, self._registrations.get(prefix_key, self._registrations_before)
+        return self.generation, self._registrations.get(prefix_key, self._registrations_before)
 
     def put(self, key: str, entry: Entry, mark: Mark) -> None:
         """Keep `entry`, asked for at `mark`, unless a newer version is known."""
-        known = self.last_known(key)
-        if known is not None and known.version > entry.version:
+        if self.known_version(key) > entry.version or self._is_off:
             return
-        if entry.is_present:
-            self._absent.pop(key, None)
-            _keep(self._present, key, (mark, entry), self._present_max)
-        else:
-            self._present.pop(key, None)
-            _keep(self._absent, key, (mark, entry), self._absent_max)
+        record = entry.record
+        if record is None or record.deleted:
+            self._drop(key)
+            self._keep_absent(key, entry, mark)
+            return
+        self._absent.pop(key, None)
+        self._drop(key)
+        self._keep(key, self._packed(key, record, entry, mark))
 
     def outdated(self, key: str, version: int) -> None:
         """A newer version exists: forget what is older, but not that there is something newer."""
-        known = self.last_known(key)
-        if known is not None and known.version < version:
-            self._present.pop(key, None)
-            newer = Entry(Record("", version, (), deleted=True), 0.0)
-            _keep(self._absent, key, (_NEVER, newer), self._absent_max)
+        known = self.known_version(key)
+        if known >= 0 and known < version:
+            self._drop(key)
+            newer = Entry(Record("", version, deleted=True), 0.0)
+            self._keep_absent(key, newer, _NEVER)
 
     def registered(self, prefix_key: str) -> None:
         """Something was registered below a prefix: earlier "not found" no longer holds."""
@@ -95,31 +173,69 @@ class Hot:
 
     def heard(self, asked_at_s: float) -> None:
         """Every invalidation that was sent before `asked_at_s` has arrived."""
-        self._heard_at_s = asked_at_s
+        self.heard_at_s = asked_at_s
 
     def disconnect(self) -> None:
         """Invalidations may be missed from now on."""
         self.connected = False
-        self._generation += 1
+        self._begin_generation()
 
     def connect(self) -> None:
         """Invalidations arrive again; what was learnt before may be outdated."""
         self.connected = True
-        self._generation += 1
+        self._begin_generation()
+
+    def _begin_generation(self) -> None:
+        self.generation += 1
+        self._moments.clear()
+
+    def _keep(self, key: str, kept: Kept) -> None:
+        self.young[key] = kept
+        if len(self.young) > self._young_max:
+            del self.young[key]
+            self._leaving, leaving = self._old, self._leaving
+            self._leaving.update(leaving)
+            self.young, self._old = {key: kept}, self.young
+        for _ in range(min(_FREED_A_TURN, len(self._leaving))):
+            self._leaving.popitem()[1].moment = _GONE
+
+    def _packed(self, key: str, record: Record, entry: Entry, mark: Mark) -> Kept:
+        kept = Kept()
+        # One object for equal texts and numbers: most are, and each would be 32 to 100 bytes.
+        kept.handle = key if record.handle == key else record.handle
+        if record.stamp_s != self._stamp_s:
+            self._stamp_s = record.stamp_s
+        kept.stamp_s = self._stamp_s
+        kept.version, kept.wire = record.version, record.wire
+        kept.moment = self._moment(mark[0], entry.fetched_at_s)
+        entry.prepared = kept
+        return kept
+
+    def _moment(self, generation: int, fetched_at_s: float) -> Moment:
+        number = (generation, int(fetched_at_s / _MOMENT_S))
+        moment = self._moments.get(number)
+        if moment is None or moment.fetched_at_s > fetched_at_s:
+            if len(self._moments) >= _MOMENTS_MAX:
+                self._moments.clear()
+            moment = Moment(generation, fetched_at_s, connected=self.connected)
+            self._moments[number] = moment
+        return moment
+
+    def _drop(self, key: str) -> None:
+        for kept_there in (self.young, self._old, self._leaving):
+            kept = kept_there.pop(key, None)
+            if kept is not None:
+                kept.moment = _GONE
+
+    def _keep_absent(self, key: str, entry: Entry, mark: Mark) -> None:
+        self._absent[key] = (mark, entry)
+        self._absent.move_to_end(key)
+        if len(self._absent) > self._absent_max:
+            self._absent.popitem(last=False)
 
     def _fresh_absent(self, key: str, prefix_key: str, now_s: float) -> Entry | None:
         found = self._absent.get(key)
         if found is None or found[0] != self.mark(prefix_key):
             return None
-        return found[1] if self._is_fresh(found[1], now_s) else None
-
-    def _is_fresh(self, entry: Entry, now_s: float) -> bool:
-        hears = self.connected and abs(now_s - self._heard_at_s) < HEARD_S
-        return is_fresh(entry, now_s, connected=hears)
-
-
-def _keep(entries: _Kept, key: str, item: tuple[Mark, Entry], most: int) -> None:
-    entries[key] = item
-    entries.move_to_end(key)
-    if len(entries) > most:
-        entries.popitem(last=False)
+        entry = found[1]
+        return entry if is_fresh(entry, now_s, connected=self.hears(now_s)) else None

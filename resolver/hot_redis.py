@@ -2,20 +2,21 @@
 
 import asyncio
 import contextlib
+import secrets
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any
 
-import orjson
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from resolver.bulletin import FIRST_BITS, Numbering, body_to_bytes, message_from_bytes
 from resolver.entry import Announcements, Entry, Shelf, entry_from_bytes, entry_to_bytes
 from resolver.errors import CacheUnavailableError, InvalidValueError
 
@@ -31,7 +32,7 @@ CONNECTIONS_MAX = 16
 KEEP_S = 86_400
 # Longer than any fetch from the registry takes, and than "not found" is believed.
 TICKET_KEEP_S = 60
-_BULLETIN, _PREFIXES = "idnode:bulletin", "idnode:prefixes"
+_BULLETIN, _PREFIXES, _USES = "idnode:bulletin", "idnode:prefixes", "idnode:uses"
 _TICKET = b"~"
 
 # What is missing gets a ticket; the epoch of a prefix is one, too: lost, it is a new one.
@@ -60,19 +61,36 @@ for i = 1, #KEYS do
     end
 end
 """
-# First the shared cache, then the bulletin: who hears of a change finds nothing older.
+# First the shared cache, then the bulletin: who hears of a change finds nothing older. A number
+# that the server has lost begins anew somewhere else, which is noticed like a hole.
 _ANNOUNCE_SCRIPT = """
-local records = #ARGV - 4
+local records = #ARGV - 6
 for i = 1, records do
     local known = redis.call('GETRANGE', KEYS[i], 0, 15)
-    if string.sub(known, 1, 1) == '~' or (known ~= '' and known < ARGV[i + 4]) then
+    if string.sub(known, 1, 1) == '~' or (known ~= '' and known < ARGV[i + 6]) then
         redis.call('DEL', KEYS[i])
     end
 end
-for i = records + 1, #KEYS do
+for i = records + 1, #KEYS - 1 do
     redis.call('SET', KEYS[i], ARGV[3], 'EX', ARGV[4])
 end
-redis.call('PUBLISH', ARGV[1], ARGV[2])
+local number = redis.call('INCR', KEYS[#KEYS])
+if number == 1 then
+    number = tonumber(ARGV[5])
+    redis.call('SET', KEYS[#KEYS], ARGV[5], 'EX', ARGV[6])
+end
+redis.call('PUBLISH', ARGV[1], string.format('%.0f ', number) .. ARGV[2])
+"""
+# The number of the last announcement; the server keeps it for as long as anybody asks.
+_NUMBER_SCRIPT = """
+local number = redis.call('GET', KEYS[1])
+if number then
+    redis.call('EXPIRE', KEYS[1], ARGV[2])
+else
+    number = ARGV[1]
+    redis.call('SET', KEYS[1], number, 'EX', ARGV[2])
+end
+return number
 """
 
 
@@ -81,7 +99,8 @@ class Listener:
     """Who follows the bulletin.
 
     `on_connect` runs before the cache is used again; when it returns, the cache is trusted.
-    `on_heard` is told the time before which every announcement has arrived.
+    `on_heard` is told the time before which every announcement has arrived. `on_missed` is told
+    that one did not arrive, although the connection lives.
     """
 
     now_s: Callable[[], float]
@@ -89,6 +108,7 @@ class Listener:
     on_heard: Callable[[float], None]
     on_announcements: Callable[[Announcements], None]
     on_disconnect: Callable[[], None]
+    on_missed: Callable[[], None]
 
 
 class RedisCache:
@@ -97,6 +117,9 @@ class RedisCache:
     Nothing here is the truth: whatever fails becomes CacheUnavailableError, and the registry
     answers instead. Keys carry the server's run id: what a server brings along from a dump or
     from a replica that lagged behind is never looked at.
+
+    `disconnects` says how often the bulletin was lost, `gaps` how often an announcement was
+    missed on a living connection.
     """
 
     def __init__(self, url: str) -> None:
@@ -110,16 +133,19 @@ class RedisCache:
         self._get_script = self._redis.register_script(_GET_SCRIPT)
         self._fill_script = self._redis.register_script(_FILL_SCRIPT)
         self._announce_script = self._redis.register_script(_ANNOUNCE_SCRIPT)
+        self._number_script = self._redis.register_script(_NUMBER_SCRIPT)
         # Channels do not belong to a database of the server: the number keeps nodes apart.
         number = self._redis.connection_pool.connection_kwargs.get("db") or 0
         self._bulletin = f"{_BULLETIN}:{number}"
-        self._waiting: list[tuple[list[str], asyncio.Future[list[bytes]]]] = []
-        self._asking: set[asyncio.Task[None]] = set()
+        self._found = _Together(self._ask_found)
+        self._tickets = _Together(self._ask_tickets)
         self._slots = asyncio.Semaphore(CONNECTIONS_MAX - 2)
         self._connection_number = 0
         self._server = ""
         self.is_up = False
         self.is_trusted = False
+        self.disconnects = 0
+        self.gaps = 0
 
     async def close(self) -> None:
         """Close every connection; safe to call twice."""
@@ -129,13 +155,27 @@ class RedisCache:
 
     async def get_many(self, keys: Sequence[tuple[str, str]]) -> list[Shelf]:
         """See SharedCache. Questions of one turn of the event loop share one command."""
+        values = await self._found.ask([self._record_key(key) for key, _ in keys])
+        shelves = [_shelf(value) for value in values]
+        lacking = [place for place, shelf in enumerate(shelves) if shelf is None]
+        if lacking:
+            found = await self._with_tickets([keys[place] for place in lacking])
+            for place, shelf in zip(lacking, found, strict=True):
+                shelves[place] = shelf
+        return [shelf for shelf in shelves if shelf is not None]
+
+    async def _with_tickets(self, keys: Sequence[tuple[str, str]]) -> list[Shelf]:
+        """What is there for keys whose record was not: absences need the epoch, the rest a ticket.
+
+        The epoch may be younger than an absence that was found, never older: that is safe.
+        """
         prefixes = list({prefix_key for _, prefix_key in keys})
-        values = await self._get(
+        values = await self._tickets.ask(
             [self._record_key(key) for key, _ in keys] + [self._epoch_key(key) for key in prefixes]
         )
         epochs = dict(zip(prefixes, values[len(keys) :], strict=True))
         return [
-            _shelf(value, epochs[prefix_key].decode("ascii", "replace"))
+            _ticketed(value, epochs[prefix_key].decode("ascii", "replace"))
             for (_, prefix_key), value in zip(keys, values, strict=False)
         ]
 
@@ -155,15 +195,31 @@ class RedisCache:
             if topic == "record"
         }
         prefixes = {key for topic, key, _ in announcements if topic == "registered"}
-        keys = [*versions, *(self._epoch_key(key) for key in prefixes)]
+        keys = [*versions, *(self._epoch_key(key) for key in prefixes), self._number_key()]
         arguments: list[Any] = [
             self._bulletin,
-            orjson.dumps(announcements),
+            body_to_bytes(announcements),
             _new_ticket(),
             TICKET_KEEP_S,
+            _first_number(),
+            KEEP_S,
         ]
         arguments += [f"{version:016x}" for version in versions.values()]
         await self._command(lambda: self._announce_script(keys=keys, args=arguments))
+
+    async def count_uses(self, uses: Mapping[str, int], keep_s: int) -> list[int]:
+        """Add to counters that all workers share and that last `keep_s`; their new values.
+
+        Raises:
+            CacheUnavailableError: if Redis does not answer.
+        """
+        pipeline = self._redis.pipeline(transaction=False)
+        for name, number in uses.items():
+            key = f"{_USES}:{name}"
+            pipeline.incrby(key, number)
+            pipeline.expire(key, keep_s)
+        values = await self._command(pipeline.execute)
+        return [int(value) for value in values[::2]]
 
     async def keep_prefixes(self, table: bytes) -> None:
         """Keep a copy of the table of prefixes, for a worker that starts without PostgreSQL."""
@@ -189,13 +245,15 @@ class RedisCache:
             asked_at_s = listener.now_s()
             await _bounded(lambda: self._subscribe(pubsub))
             listener.on_heard(asked_at_s)
+            numbering = Numbering(await self._number())
             settling = asyncio.create_task(self._settle(listener.on_connect))
-            await self._follow(pubsub, listener, settling)
+            await self._follow(pubsub, listener, numbering, settling)
         finally:
             if settling is not None:
                 settling.cancel()
                 await asyncio.gather(settling, return_exceptions=True)
             if self._server:
+                self.disconnects += 1
                 listener.on_disconnect()
             self._lose()
             self._server = ""
@@ -219,7 +277,11 @@ class RedisCache:
         self.is_trusted = self.is_up
 
     async def _follow(
-        self, pubsub: PubSub, listener: Listener, settling: "asyncio.Task[None]"
+        self,
+        pubsub: PubSub,
+        listener: Listener,
+        numbering: Numbering,
+        settling: "asyncio.Task[None]",
     ) -> None:
         asked_at_s = heard_at_s = listener.now_s()
         while self.is_up:
@@ -227,20 +289,35 @@ class RedisCache:
                 settling.result()
             if abs(listener.now_s() - asked_at_s) >= PING_EVERY_S:
                 asked_at_s = listener.now_s()
-                await _bounded(partial(pubsub.ping, repr(asked_at_s)))
+                number = await self._number()
+                self._missed_unless(numbering.asks(number), listener)
+                await _bounded(partial(pubsub.ping, f"{asked_at_s!r} {number}"))
             message = await _bounded(lambda: pubsub.get_message(timeout=PING_EVERY_S))
             if message is None:
                 if abs(listener.now_s() - heard_at_s) > SILENCE_MAX_S:
                     break
             elif message["type"] == "pong":
                 # What was announced before the question stands before the answer in the stream.
-                heard_at_s = float(message["data"])
+                heard_at_s, number = _question(message["data"])
+                self._missed_unless(numbering.confirms(number), listener)
                 listener.on_heard(heard_at_s)
             elif message["type"] == "message":
-                listener.on_announcements(_announcements(message["data"]))
+                number, announcements = message_from_bytes(message["data"])
+                self._missed_unless(numbering.hears(number), listener)
+                listener.on_announcements(announcements)
             else:
                 break  # subscribed anew: the client library has reconnected, something was missed
         raise CacheUnavailableError("the bulletin was lost")
+
+    def _missed_unless(self, is_complete: bool, listener: Listener) -> None:
+        if not is_complete:
+            self.gaps += 1
+            listener.on_missed()
+
+    async def _number(self) -> int:
+        """The number of the last announcement; not in the queue of those who wait for a slot."""
+        keys, arguments = [self._number_key()], [_first_number(), KEEP_S]
+        return int(await _bounded(lambda: self._number_script(keys=keys, args=arguments)))
 
     def _lose(self) -> None:
         self.is_up = self.is_trusted = False
@@ -251,33 +328,17 @@ class RedisCache:
     def _epoch_key(self, prefix_key: str) -> str:
         return f"idnode:{self._server}:e:{prefix_key}"
 
-    async def _get(self, keys: list[str]) -> list[bytes]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[bytes]] = loop.create_future()
-        if not self._waiting:
-            task = loop.create_task(self._get_waiting())
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
-        self._waiting.append((keys, future))
-        return await future
+    def _number_key(self) -> str:
+        return f"idnode:{self._server}:n:{self._bulletin}"
 
-    async def _get_waiting(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        keys = [key for wanted, _ in waiting for key in wanted]
-        try:
-            arguments: list[Any] = [_new_ticket(), TICKET_KEEP_S]
-            values = iter(await self._command(lambda: self._get_script(keys=keys, args=arguments)))
-            for wanted, future in waiting:
-                found = list(islice(values, len(wanted)))
-                if not future.done():
-                    future.set_result(found)
-        except CacheUnavailableError as error:
-            for _, future in waiting:
-                if not future.done():
-                    future.set_exception(error)
-        finally:
-            for _, future in waiting:
-                future.cancel()  # of what has a result, nothing
+    async def _ask_found(self, keys: list[str]) -> list[Any]:
+        found: list[Any] = await self._command(lambda: self._redis.mget(keys))
+        return found
+
+    async def _ask_tickets(self, keys: list[str]) -> list[Any]:
+        arguments: list[Any] = [_new_ticket(), TICKET_KEEP_S]
+        found: list[Any] = await self._command(lambda: self._get_script(keys=keys, args=arguments))
+        return found
 
     async def _command(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         number = self._connection_number
@@ -294,30 +355,89 @@ class RedisCache:
                 raise
 
 
+class _Together:
+    """Questions of one turn of the event loop, asked with one command."""
+
+    def __init__(self, ask: Callable[[list[str]], Awaitable[list[Any]]]) -> None:
+        self._ask = ask
+        self._waiting: list[tuple[list[str], asyncio.Future[list[Any]]]] = []
+        self._asking: set[asyncio.Task[None]] = set()
+
+    async def ask(self, keys: list[str]) -> list[Any]:
+        """The values of `keys`.
+
+        Raises:
+            CacheUnavailableError: if Redis does not answer.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[Any]] = loop.create_future()
+        if not self._waiting:
+            task = loop.create_task(self._ask_waiting())
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+        self._waiting.append((keys, future))
+        return await future
+
+    async def _ask_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        try:
+            values = iter(await self._ask([key for wanted, _ in waiting for key in wanted]))
+            for wanted, future in waiting:
+                found = list(islice(values, len(wanted)))
+                if not future.done():
+                    future.set_result(found)
+        except CacheUnavailableError as error:
+            for _, future in waiting:
+                if not future.done():
+                    future.set_exception(error)
+        finally:
+            for _, future in waiting:
+                future.cancel()  # of what has a result, nothing
+
+
 async def _bounded(ask: Callable[[], Awaitable[Any]]) -> Any:
+    task = asyncio.current_task()
+    cancellations = 0 if task is None else task.cancelling()
     try:
         async with asyncio.timeout(2 * COMMAND_TIMEOUT_S):
-            return await ask()
+            answer = await ask()
     except (RedisError, OSError, RuntimeError) as error:
         raise CacheUnavailableError(f"Redis did not answer: {error}") from error
+    if task is not None and task.cancelling() > cancellations:
+        # The client library sends with wait_for: until Python 3.12 that forgets a cancellation.
+        raise asyncio.CancelledError
+    return answer
 
 
 def _new_ticket() -> bytes:
     return _TICKET + uuid.uuid4().hex.encode()
 
 
-def _shelf(value: bytes, epoch: str) -> Shelf:
+def _first_number() -> int:
+    return secrets.randbits(FIRST_BITS)
+
+
+def _question(pong: bytes) -> tuple[float, int]:
+    """When the bulletin was asked, and which number had been given by then."""
+    asked_at_s, _, number = pong.partition(b" ")
+    return float(asked_at_s), int(number)
+
+
+def _shelf(value: bytes | None) -> Shelf | None:
+    """What is there if a record is; None if a ticket or an epoch is needed."""
+    if value is None or value.startswith(_TICKET):
+        return None
+    try:
+        entry = entry_from_bytes(value)
+    except InvalidValueError:
+        return None
+    return None if entry.record is None else Shelf(entry, "")
+
+
+def _ticketed(value: bytes, epoch: str) -> Shelf:
     if value.startswith(_TICKET):
         return Shelf(None, epoch, value.decode("ascii", "replace"))
     try:
         return Shelf(entry_from_bytes(value), epoch)
     except InvalidValueError:
         return Shelf(None, epoch)  # written by something else: as good as not there
-
-
-def _announcements(data: bytes) -> list[tuple[str, str, int]]:
-    try:
-        return [(str(topic), str(key), int(version)) for topic, key, version in orjson.loads(data)]
-    except (ValueError, TypeError) as error:
-        # What it was to say is lost like an announcement that never came.
-        raise CacheUnavailableError(f"the bulletin is damaged: {error}") from error

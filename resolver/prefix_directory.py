@@ -1,20 +1,25 @@
 """Which prefixes live here: a table small enough to be held whole by every worker."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from resolver.errors import RegistryUnavailableError
 from resolver.identifier import PREFIX_HANDLE_PREFIX, Identifier, fold
 from resolver.response_code import ResponseCode
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PrefixState:
-    """An allotted prefix: hosted here or run by its enterprise, served or suspended."""
+    """An allotted prefix: hosted here or run by its enterprise, served or suspended.
+
+    `is_superseded` is set when the table says something else of it: what was prepared under the
+    old state is void. Nothing else of a state ever changes.
+    """
 
     key: str
     hosted: bool = True
     suspended: bool = False
+    is_superseded: bool = field(default=False, compare=False)
 
 
 class PrefixDirectory:
@@ -28,8 +33,16 @@ class PrefixDirectory:
         return self._prefixes is not None
 
     def replace(self, prefixes: Iterable[PrefixState]) -> None:
-        """Take over a new table whole."""
-        self._prefixes = {prefix.key: prefix for prefix in prefixes}
+        """Take over a new table whole; what it says as before stays the same object."""
+        before = self._prefixes or {}
+        after: dict[str, PrefixState] = {}
+        for state in prefixes:
+            known = before.get(state.key)
+            after[state.key] = known if known is not None and known == state else state
+        for state in before.values():
+            if after.get(state.key) is not state:
+                state.is_superseded = True
+        self._prefixes = after
 
     def states(self) -> list[PrefixState]:
         """The table, for a copy that survives a restart."""

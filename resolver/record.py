@@ -68,12 +68,30 @@ class Record:
 
     `version` only grows, per registry. A deleted identifier keeps a record with
     `deleted=True` and no values, so that its version can never be overtaken by an older one.
+    `wire` are the values as `values_to_wire` writes them, read anew by whoever needs them: a
+    cache of a hundred thousand records holds no object for each value. `stamp_s` is the time of
+    the values that were written with this version.
     """
 
     handle: str
     version: int
-    values: tuple[HandleValue, ...]
+    wire: bytes = b""
+    stamp_s: int = TIMESTAMP_OF_RECORD_S
     deleted: bool = False
+
+    @classmethod
+    def of(cls, handle: str, version: int, values: "Iterable[HandleValue]" = ()) -> "Record":
+        """A record that holds `values`, each with its own timestamp."""
+        return cls(handle, version, values_to_wire(values))
+
+    @property
+    def values(self) -> tuple[HandleValue, ...]:
+        """The values, in the order of the registration.
+
+        Raises:
+            InvalidValueError: if what is stored is damaged.
+        """
+        return values_from_wire(self.wire, timestamp_s=self.stamp_s)
 
 
 def values_to_wire(values: Iterable[HandleValue]) -> bytes:

@@ -12,16 +12,20 @@ from typing import Protocol
 from resolver.entry import Entry, Shelf
 from resolver.errors import CacheUnavailableError, RegistryUnavailableError
 from resolver.freshness import DISCONNECTED_S, is_fresh, stale_age_s
-from resolver.hot import Hot, Mark
+from resolver.hot import Hot, Kept, Mark
 from resolver.identifier import Identifier
 from resolver.prefix_directory import PrefixDirectory, PrefixState, refusal
 from resolver.record import Record
 from resolver.response_code import ResponseCode
+from resolver.unknown_budget import ANONYMOUS, UnknownBudget
 
 # A fill that lost this many races against writers is answered, but not kept.
 _RACES_MAX = 4
+# Flights that share their questions: a statement of a thousand keys takes 3 ms.
+_TOGETHER_MAX = 1_000
 # Fetches and fills under way; beyond this the shared cache is not filled: it is optional.
 _FILLS_MAX = 256
+_TOO_MANY_UNKNOWN = "Too many names that do not exist are asked for: try again in a second"
 
 
 class RecordSource(Protocol):
@@ -74,7 +78,8 @@ class Resolution:
 
     `prefix` is the state of the allotted prefix, None if it does not live here. `entry` is set
     where the code is SUCCESS. `stale_age_s` is set where the answer is the last one known, the
-    registry being away. UNKNOWN answers have the code SERVER_TOO_BUSY.
+    registry being away. UNKNOWN answers have the code SERVER_TOO_BUSY; `is_refused` tells those
+    that were not looked for, because too many names that do not exist were asked for.
     """
 
     code: ResponseCode
@@ -82,6 +87,7 @@ class Resolution:
     entry: Entry | None = None
     message: str | None = None
     stale_age_s: int | None = None
+    is_refused: bool = False
 
     @property
     def record(self) -> Record:
@@ -99,12 +105,14 @@ class _Flight:
     """One fetch under way.
 
     `mark` is the moment at which it last asked, `floor` the newest version announced meanwhile.
+    `asker` names the account that pays if there is no such record; None for a name heard before.
     """
 
     identifier: Identifier
     asked_at_s: float
     mark: Mark
     result: "asyncio.Future[_Fetched]"
+    asker: str | None = None
     floor: int = 0
     shelf: Shelf | None = None
 
@@ -127,25 +135,48 @@ class Resolver:
     """Resolves identifiers for every door."""
 
     def __init__(
-        self, records: RecordSource, cache: SharedCache, directory: PrefixDirectory, hot: Hot
+        self,
+        records: RecordSource,
+        cache: SharedCache,
+        directory: PrefixDirectory,
+        hot: Hot,
+        unknown: UnknownBudget | None = None,
+        lookups: Lookups | None = None,
     ) -> None:
         self._records = records
         self._cache = cache
         self._directory = directory
         self._hot = hot
         self._flights: dict[str, _Flight] = {}
+        self._waiting: list[_Flight] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self.lookups = Lookups()
+        self._unknown = unknown or UnknownBudget()
+        self.lookups = lookups or Lookups()
 
     async def resolve(
-        self, identifier: Identifier, now_s: float, *, authoritative: bool = False
+        self,
+        identifier: Identifier,
+        now_s: float,
+        *,
+        authoritative: bool = False,
+        asker: str = ANONYMOUS,
     ) -> Resolution:
-        """Answer one question; never raises for a store that is away."""
-        (resolution,) = await self.resolve_many([identifier], now_s, authoritative=authoritative)
+        """Answer one question; never raises for a store that is away.
+
+        `asker` names the account of `unknown_budget` that pays for a name that does not exist.
+        """
+        (resolution,) = await self.resolve_many(
+            [identifier], now_s, authoritative=authoritative, asker=asker
+        )
         return resolution
 
     async def resolve_many(
-        self, identifiers: Sequence[Identifier], now_s: float, *, authoritative: bool = False
+        self,
+        identifiers: Sequence[Identifier],
+        now_s: float,
+        *,
+        authoritative: bool = False,
+        asker: str = ANONYMOUS,
     ) -> list[Resolution]:
         """Answer many questions with one round trip to each tier for all that is missing."""
         answers: list[Resolution | None] = [None] * len(identifiers)
@@ -156,11 +187,19 @@ class Resolver:
             if answer is None:
                 asked[identifier.key] = identifier
         if asked:
-            fetched = await self._fetch(asked.values(), now_s, authoritative)
+            fetched = await self._fetch(asked.values(), now_s, authoritative, asker)
             for position, identifier in enumerate(identifiers):
                 if answers[position] is None:
                     answers[position] = self._answer(identifier, fetched[identifier.key], now_s)
         return [answer for answer in answers if answer is not None]
+
+    def prepared(self, key: str, now_s: float) -> Kept | None:
+        """The record under `key` with prepared answers, if they may be given as they are."""
+        kept = self._hot.kept(key)
+        if kept is None or not self._records.is_up or not self._hot.may_answer(kept, now_s):
+            return None
+        prefix = kept.prefix
+        return None if prefix is None or prefix.is_superseded else kept
 
     def outdated(self, key: str, version: int) -> None:
         """A newer version of a record was announced: nothing older may be answered."""
@@ -190,9 +229,15 @@ class Resolver:
         return None if entry is None else self._resolution(entry, state, now_s, is_stale=False)
 
     def _answer(
-        self, identifier: Identifier, fetched: "_Fetched | RegistryUnavailableError", now_s: float
+        self,
+        identifier: Identifier,
+        fetched: "_Fetched | RegistryUnavailableError | None",
+        now_s: float,
     ) -> Resolution:
         state = self._directory.responsible(identifier)
+        if fetched is None:
+            code = ResponseCode.SERVER_TOO_BUSY
+            return Resolution(code, state, message=_TOO_MANY_UNKNOWN, is_refused=True)
         if isinstance(fetched, RegistryUnavailableError):
             return Resolution(ResponseCode.SERVER_TOO_BUSY, state, message=str(fetched))
         entry, is_stale = fetched
@@ -208,24 +253,28 @@ class Resolver:
         return Resolution(ResponseCode.SUCCESS, state, entry, stale_age_s=age_s)
 
     async def _fetch(
-        self, identifiers: Iterable[Identifier], now_s: float, authoritative: bool
-    ) -> "dict[str, _Fetched | RegistryUnavailableError]":
+        self, identifiers: Iterable[Identifier], now_s: float, authoritative: bool, asker: str
+    ) -> "dict[str, _Fetched | RegistryUnavailableError | None]":
         """Entries by key; a question that is under way already is joined, not asked again.
 
-        The fetch is a task of its own: a caller that goes away does not take it along.
+        None where there is no budget for a name that may not exist. The fetch is a task of its
+        own: a caller that goes away does not take it along.
         """
+        found: dict[str, _Fetched | RegistryUnavailableError | None] = {}
         flights, mine = {}, []
         for identifier in identifiers:
             flight = None if authoritative else self._joinable(identifier.key, now_s)
             if flight is None:
-                flight = self._new_flight(identifier, now_s)
+                flight = self._new_flight(identifier, now_s, asker)
+                if flight is None:
+                    found[identifier.key] = None
+                    continue
                 mine.append(flight)
                 if not authoritative:
                     self._flights[identifier.key] = flight
             flights[identifier.key] = flight
         if mine:
-            self._start(self._fly(mine, now_s, authoritative))
-        found: dict[str, _Fetched | RegistryUnavailableError] = {}
+            self._depart(mine, now_s, authoritative)
         for key, flight in flights.items():
             try:
                 found[key] = await asyncio.shield(flight.result)
@@ -233,15 +282,36 @@ class Resolver:
                 found[key] = error
         return found
 
-    def _new_flight(self, identifier: Identifier, now_s: float) -> _Flight:
+    def _new_flight(self, identifier: Identifier, now_s: float, asker: str) -> _Flight | None:
+        """A flight to be begun, or None without budget; what existed once needs none."""
+        payer = asker if self._hot.known_version(identifier.key) <= 0 else None
+        if payer is not None and not self._unknown.admits(payer, now_s):
+            return None
         result = asyncio.get_running_loop().create_future()
-        return _Flight(identifier, now_s, self._hot.mark(identifier.prefix_key), result)
+        return _Flight(identifier, now_s, self._hot.mark(identifier.prefix_key), result, payer)
 
     def _joinable(self, key: str, now_s: float) -> _Flight | None:
         """The flight under way, unless it may bring what is too old without announcements."""
         flight = self._flights.get(key)
         is_young = flight is not None and abs(now_s - flight.asked_at_s) < DISCONNECTED_S
         return flight if is_young else None
+
+    def _depart(self, flights: list[_Flight], now_s: float, authoritative: bool) -> None:
+        """Begin flights; those of one turn of the event loop go together."""
+        if authoritative:
+            self._start(self._fly(flights, now_s, authoritative))
+            return
+        if not self._waiting:
+            self._start(self._fly_together())
+        self._waiting += flights
+
+    async def _fly_together(self) -> None:
+        flights, self._waiting = self._waiting, []
+        for first in range(0, len(flights), _TOGETHER_MAX):
+            some = flights[first : first + _TOGETHER_MAX]
+            # What they bring is as old as the first question among them.
+            asked_at_s = min(flight.asked_at_s for flight in some)
+            self._start(self._fly(some, asked_at_s, authoritative=False))
 
     async def _fly(self, flights: list[_Flight], now_s: float, authoritative: bool) -> None:
         """Bring every flight to a result; what the caches do not know the registry is asked."""
@@ -256,9 +326,17 @@ class Resolver:
                 _fail(flight, error)
         finally:
             for flight in flights:
+                self._settle(flight)
                 flight.result.cancel()  # of what has a result, nothing
                 if self._flights.get(flight.key) is flight:
                     del self._flights[flight.key]
+
+    def _settle(self, flight: _Flight) -> None:
+        if flight.asker is not None:
+            result = flight.result
+            is_known = result.done() and not result.cancelled() and result.exception() is None
+            is_absent = is_known and not result.result()[0].is_present
+            self._unknown.settle(flight.asker, is_absent=is_absent)
 
     async def _ask_shared(self, flights: list[_Flight]) -> None:
         if not self._cache.is_up:
@@ -295,8 +373,7 @@ class Resolver:
         """True if there is something newer: announced since the asking, or known before."""
         if record is None and self._hot.mark(flight.identifier.prefix_key) != flight.mark:
             return True
-        known = self._hot.last_known(flight.key)
-        return _version(record) < max(flight.floor, 0 if known is None else known.version)
+        return _version(record) < max(flight.floor, self._hot.known_version(flight.key))
 
     def _is_registered(self, flight: _Flight) -> bool:
         """True if announcements reach this flight; what another one brings is not kept."""

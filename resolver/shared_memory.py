@@ -1,4 +1,4 @@
-"""The shared cache in memory: the twin of Redis, for one process."""
+"""The shared cache in memory: the twin of Redis, for one process; and none at all."""
 
 import uuid
 from collections import OrderedDict
@@ -58,12 +58,13 @@ class MemoryCache:
         self._epochs.clear()
 
     def _shelf(self, key: str, prefix_key: str) -> Shelf:
-        epoch = self._epochs.setdefault(prefix_key, _new_ticket())
         found = self._places.setdefault(key, _new_ticket())
+        entry = None if isinstance(found, str) else entry_from_bytes(found)
+        if entry is not None and entry.record is not None:
+            return Shelf(entry, "")
+        epoch = self._epochs.setdefault(prefix_key, _new_ticket())
         self._evict()
-        if isinstance(found, str):
-            return Shelf(None, epoch, found)
-        return Shelf(entry_from_bytes(found), epoch)
+        return Shelf(entry, epoch, found if isinstance(found, str) else "")
 
     def _evict(self) -> None:
         for places in (self._places, self._epochs):
@@ -73,6 +74,21 @@ class MemoryCache:
     def _answer_or_fail(self) -> None:
         if not self.is_up:
             raise CacheUnavailableError("the cache is away")
+
+
+class NoCache:
+    """Implements SharedCache where there is none: never up, so never asked and never filled."""
+
+    is_up = False
+    is_trusted = False
+
+    async def get_many(self, keys: Sequence[tuple[str, str]]) -> list[Shelf]:
+        """See SharedCache."""
+        raise CacheUnavailableError("there is no shared cache")
+
+    async def fill(self, entries: Sequence[tuple[str, Entry, str]]) -> None:
+        """See SharedCache."""
+        raise CacheUnavailableError("there is no shared cache")
 
 
 def _version(data: bytes) -> int:

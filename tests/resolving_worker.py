@@ -133,7 +133,12 @@ class ResolvingWorker:
 
     async def __aenter__(self) -> "ResolvingWorker":
         listener = Listener(
-            time.time, self._connected, self.hot.heard, self.announcer.apply, self._disconnected
+            time.time,
+            self._connected,
+            self.hot.heard,
+            self.announcer.apply,
+            self._disconnected,
+            self._missed,
         )
         loop = asyncio.get_running_loop()
         self._tasks.append(loop.create_task(self.cache.listen(listener)))
@@ -192,6 +197,10 @@ class ResolvingWorker:
     def _disconnected(self) -> None:
         self.disconnects += 1
         self.hot.disconnect()
+
+    def _missed(self) -> None:
+        if self.hot.connected:
+            self.hot.connect()
 
     def _on_directory(self) -> None:
         self.directory_changes += 1

@@ -228,7 +228,7 @@ async def test_a_slow_reader_brings_nothing_old_into_an_emptied_redis(
     ticket = (await other.shelf(A)).ticket
     await one.put(A, "two")
     await redis.flushdb()
-    old = Entry(Record(A.text, version, values("one")), time.time())
+    old = Entry(Record.of(A.text, version, values("one")), time.time())
     await other.cache.fill([(A.key, old, ticket)])
     assert (await one.say(A), await other.say(A)) == ("two", "two")
 
@@ -259,6 +259,82 @@ async def test_a_killed_bulletin_empties_the_process_cache(workers: Workers, red
     assert other.hot.fresh(A.key, PREFIX, time.time()) is None
     await one.put(A, "two")
     await soon(other, "two")
+
+
+async def swallow(redis: Redis) -> None:
+    """Give an announcement its number, and never publish it."""
+    (number_key,) = [key async for key in redis.scan_iter("idnode:*:n:*")]
+    await redis.incr(number_key)
+
+
+async def test_a_missed_announcement_is_noticed_at_the_next_one(
+    workers: Workers, redis: Redis
+) -> None:
+    one, other = workers
+    await one.put(A, "one")
+    assert await other.say(A) == "one"
+    assert other.hot.fresh(A.key, PREFIX, time.time()) is not None
+    await swallow(redis)
+    # Of another identifier: what is missed is not what is heard.
+    await one.put(B, "new")
+    await eventually(lambda: one.cache.gaps == other.cache.gaps == 1)
+    assert other.hot.fresh(A.key, PREFIX, time.time()) is None
+    assert one.disconnects == other.disconnects == 0
+
+
+async def test_a_missed_last_announcement_is_noticed_by_itself(
+    workers: Workers, redis: Redis
+) -> None:
+    one, other = workers
+    await one.put(A, "one")
+    await eventually_published(one.database)
+    assert await other.say(A) == "one"
+    await swallow(redis)
+    await eventually(lambda: one.cache.gaps == other.cache.gaps == 1)
+    assert other.hot.fresh(A.key, PREFIX, time.time()) is None
+    assert (one.disconnects, other.disconnects) == (0, 0)
+    assert await other.say(A) == "one"
+    assert other.hot.fresh(A.key, PREFIX, time.time()) is not None
+    assert one.cache.gaps == other.cache.gaps == 1
+
+
+async def test_an_announcement_that_comes_twice_is_noticed(workers: Workers, redis: Redis) -> None:
+    one, other = workers
+    async with redis.pubsub() as bulletin:
+        await bulletin.subscribe("idnode:bulletin:5")
+        await one.put(A, "one")
+        await other.say(A)
+        message = None
+        while message is None or message["type"] != "message":
+            message = await bulletin.get_message(timeout=PATIENCE_S)
+        # After a pong nothing that was given before the subscription can still come.
+        heard_at_s = other.hot.heard_at_s
+        await eventually(lambda: other.hot.heard_at_s > heard_at_s)
+        assert other.cache.gaps == 0
+        await redis.publish("idnode:bulletin:5", message["data"])
+    await eventually(lambda: one.cache.gaps == other.cache.gaps == 1)
+
+
+async def test_what_was_missed_is_answered_all_the_same(
+    book: str, stores: Stores, redis: Redis
+) -> None:
+    url = f"{stores.redis_url}&db=5"
+    async with (
+        ResolvingWorker(book, url, watches=False) as one,
+        ResolvingWorker(book, url, watches=False) as other,
+    ):
+        await one.ready()
+        await other.ready()
+        await one.put(A, "0")
+        for number in range(1, 4):
+            assert await other.say(A) == str(number - 1)
+            await one.records.put(A, values(str(number)), AUTHOR, time.time())
+            async for place in redis.scan_iter(f"idnode:*:r:{A.key}"):
+                await redis.delete(place)
+            await swallow(redis)
+            await soon(other, str(number))
+            assert other.cache.gaps == number
+        assert other.disconnects == 0
 
 
 async def test_every_killed_connection_is_opened_again(workers: Workers, redis: Redis) -> None:

@@ -16,6 +16,7 @@ import yaml
 
 from metrics import dimension
 from metrics.exposition import FAMILIES
+from metrics.worker_numbers import REFUSED_REASONS
 
 TOP: Final = Path(__file__).resolve().parent.parent
 DEPLOY: Final = TOP / "deploy"
@@ -43,6 +44,7 @@ LABEL_VALUES: Final = {
     "store": {"postgres", "redis"},
     "tier": {"l1", "l2", "registry"},
     "result": {"hit", "miss", "stale"},
+    "reason": set(REFUSED_REASONS),
 }
 
 _GROUPING = re.compile(r"\b(by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)")

@@ -36,6 +36,10 @@ OPERATION_METRICS = {
     "idnode_store_up": {"store"},
     "idnode_cache_entries": set(),
     "idnode_cache_lookups_total": {"tier", "result"},
+    "idnode_refused_total": {"reason"},
+    "idnode_connections": set(),
+    "idnode_workers": set(),
+    "idnode_l1_emptied_total": set(),
     "idnode_ledger_damaged_dates": set(),
     "idnode_journal_flush_lag_seconds": set(),
     "idnode_outbox_pending": set(),
@@ -55,6 +59,16 @@ LABEL_VALUES = {
     "store": {"postgres", "redis"},
     "tier": {"l1", "l2", "registry"},
     "result": {"hit", "miss", "stale"},
+    "reason": {
+        "connections",
+        "head_size",
+        "body_size",
+        "slow_client",
+        "rate_source",
+        "rate_caller",
+        "in_flight",
+        "unknown_names",
+    },
     "version": {"1.2.3"},
 }
 
@@ -107,6 +121,10 @@ def _full() -> PageNumbers:
         store_up={"postgres": True, "redis": False},
         cache_entries=12,
         cache_lookups={("l1", "hit"): 5, ("registry", "miss"): 1},
+        refused={"rate_source": 3, "in_flight": 0},
+        connections=64,
+        workers=2,
+        l1_emptied=1,
         ledger_damaged_days=0,
         journal_flush_lag_s=0.25,
         outbox_pending=3,
@@ -246,6 +264,11 @@ def test_operation_is_shown_as_given() -> None:
     assert _value(samples, "idnode_store_up", store="postgres") == 1
     assert _value(samples, "idnode_store_up", store="redis") == 0
     assert _value(samples, "idnode_cache_lookups_total", tier="l1", result="hit") == 5
+    assert _value(samples, "idnode_refused_total", reason="rate_source") == 3
+    assert _value(samples, "idnode_refused_total", reason="in_flight") == 0
+    assert _value(samples, "idnode_connections") == 64
+    assert _value(samples, "idnode_workers") == 2
+    assert _value(samples, "idnode_l1_emptied_total") == 1
     assert _value(samples, "idnode_journal_flush_lag_seconds") == 0.25
     assert _value(samples, "idnode_outbox_pending") == 3
     assert _value(samples, "idnode_ledger_damaged_dates") == 0
@@ -281,6 +304,7 @@ def test_what_is_not_known_is_left_out() -> None:
         (PageNumbers("1", {}, store_up={"mysql": True}), "store='mysql'"),
         (PageNumbers("1", {}, cache_lookups={("l3", "hit"): 1}), "tier='l3'"),
         (PageNumbers("1", {}, cache_lookups={("l1", "maybe"): 1}), "result='maybe'"),
+        (PageNumbers("1", {}, refused={"mood": 1}), "reason='mood'"),
     ],
 )
 def test_a_label_value_from_outside_is_refused(numbers: PageNumbers, message: str) -> None:

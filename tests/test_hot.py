@@ -12,11 +12,11 @@ PREFIX = "88.1.2"
 
 
 def live(version: int, fetched_at_s: float = NOW_S) -> Entry:
-    return Entry(Record("88.1.2/A", version, ()), fetched_at_s)
+    return Entry(Record("88.1.2/A", version), fetched_at_s)
 
 
 def gone(version: int) -> Entry:
-    return Entry(Record("88.1.2/A", version, (), deleted=True), NOW_S)
+    return Entry(Record("88.1.2/A", version, deleted=True), NOW_S)
 
 
 def absent() -> Entry:

@@ -60,8 +60,8 @@ def _journal(folder: Path) -> Journal:
     for n in range(3):
         meaning = CountMeaning(20_717, "node", f"88.608.{n}", "application", "甲", "batch", "found")
         for _ in range(n + 1):
-            journal.increment(journal.count_slot(meaning))
-            journal.increment(journal.source_slot(SourceMeaning(20_717, f"88.608.{n}", "::1")))
+            journal.add(journal.count_slot(meaning), 1)
+            journal.add(journal.source_slot(SourceMeaning(20_717, f"88.608.{n}", "::1")), 1)
     return journal
 
 
@@ -236,8 +236,8 @@ def test_the_name_of_a_file_gives_its_identity_and_a_strange_name_one_of_its_own
 )
 def test_a_count_is_read_as_it_was_meant(tmp_path: Path, meaning: CountMeaning) -> None:
     journal = Journal(tmp_path, NOW_S, SMALL)
-    journal.increment(journal.count_slot(meaning))
-    journal.increment(journal.count_slot(meaning))
+    journal.add(journal.count_slot(meaning), 1)
+    journal.add(journal.count_slot(meaning), 1)
     read = read_snapshot(journal.path)
     journal.close()
     assert (read.identity, read.opened_at_s) == (journal.identity, int(NOW_S))
@@ -250,7 +250,7 @@ def test_a_count_is_read_as_it_was_meant(tmp_path: Path, meaning: CountMeaning) 
 def test_a_source_is_read_as_it_was_meant(tmp_path: Path, source: str) -> None:
     journal = Journal(tmp_path, NOW_S, SMALL)
     meaning = SourceMeaning(20_717, "88.608.5288", source)
-    journal.increment(journal.source_slot(meaning))
+    journal.add(journal.source_slot(meaning), 1)
     read = read_snapshot(journal.path)
     journal.close()
     assert read.sources == ((SMALL.count_slots, meaning, 1),)
@@ -267,8 +267,8 @@ def test_nothing_that_is_counted_can_damage_a_journal(
     journal = Journal(tmp_path_factory.getbasetemp(), NOW_S, SMALL)
     try:
         count = CountMeaning(20_717, *fields)
-        journal.increment(journal.count_slot(count))
-        journal.increment(journal.source_slot(SourceMeaning(20_717, fields[1], source)))
+        journal.add(journal.count_slot(count), 1)
+        journal.add(journal.source_slot(SourceMeaning(20_717, fields[1], source)), 1)
         read = read_snapshot(journal.path)
     finally:
         journal.close()
@@ -331,8 +331,8 @@ def test_only_what_has_grown_is_named(tmp_path: Path) -> None:
     journal = _journal(tmp_path)
     before = journal.values()
     assert journal.grown(before, journal.values()).counts == ()
-    journal.increment(journal.source_slot(SOURCE))
-    journal.increment(0)
+    journal.add(journal.source_slot(SOURCE), 1)
+    journal.add(0, 1)
     grown = journal.grown(before, journal.values())
     assert [(slot, value) for slot, _, value in grown.counts] == [(0, 2)]
     assert grown.sources == ((SMALL.count_slots + 3, SOURCE, 1),)

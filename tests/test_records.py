@@ -85,7 +85,7 @@ async def test_a_record_is_created_changed_deleted_and_created_again(
     assert [w.created for w in (first, second, gone, again)] == [True, False, False, True]
     versions = [w.record.version for w in (first, second, gone, again)]
     assert versions == sorted(set(versions))
-    assert gone.record == Record(asked.text, versions[2], (), deleted=True)
+    assert gone.record == Record(asked.text, versions[2], b"", int(NOW_S), deleted=True)
     assert await records.fetch(asked.key) == again.record
     assert again.record.values == (HandleValue(1, "URL", b"three", timestamp_s=int(NOW_S)),)
     assert await _announced(database) == [

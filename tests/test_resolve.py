@@ -357,7 +357,7 @@ async def test_a_record_known_to_be_deleted_is_not_answered_as_it_was_before(kit
     assert await kit.say() == "HANDLE_NOT_FOUND"
     kit.truth.is_up = False
     kit.now_s += ABSENT_S
-    old = Entry(Record(A.text, 1, values("one")), NOW_S)
+    old = Entry(Record.of(A.text, 1, values("one")), NOW_S)
     other = MemoryCache()  # another Redis, which never heard of the deletion
     (shelf,) = await other.get_many([(A.key, PREFIX)])
     await other.fill([(A.key, old, shelf.ticket)])

@@ -9,11 +9,12 @@ from typing import Protocol
 import pytest
 from redis.asyncio import Redis
 
+from resolver.bulletin import message_from_bytes
 from resolver.entry import Announcements, Entry, Shelf
 from resolver.errors import CacheUnavailableError
 from resolver.hot_redis import Listener, RedisCache
 from resolver.record import HandleValue, Record
-from resolver.shared_memory import MemoryCache
+from resolver.shared_memory import MemoryCache, NoCache
 from tests.conftest import Stores
 from tests.resolving_worker import PATIENCE_S, eventually
 
@@ -70,7 +71,10 @@ async def listening(
     async def connected() -> None:
         return None
 
-    listener = Listener(time.time, connected, lambda _: None, heard.extend, lambda: None)
+    nothing: list[object] = []
+    listener = Listener(
+        time.time, connected, nothing.append, heard.extend, nothing.clear, nothing.clear
+    )
     task = asyncio.create_task(cache.listen(listener))
     try:
         await eventually(lambda: cache.is_trusted)
@@ -100,11 +104,11 @@ async def kept(request: pytest.FixtureRequest, stores: Stores) -> AsyncIterator[
 
 
 def live(version: int, text: str = "") -> Entry:
-    return Entry(Record("88.1.2/A", version, (HandleValue(1, "T", text.encode()),)), NOW_S)
+    return Entry(Record.of("88.1.2/A", version, (HandleValue(1, "T", text.encode()),)), NOW_S)
 
 
 def gone(version: int) -> Entry:
-    return Entry(Record("88.1.2/A", version, (), deleted=True), NOW_S)
+    return Entry(Record("88.1.2/A", version, deleted=True), NOW_S)
 
 
 async def test_what_was_filled_is_found(kept: Kept) -> None:
@@ -191,6 +195,35 @@ async def test_a_registration_begins_a_new_epoch_of_its_prefix(kept: Kept) -> No
     assert (await kept.get("B", "88.1.3")).epoch == other.epoch
 
 
+async def test_an_absence_comes_with_the_present_epoch(kept: Kept) -> None:
+    shelf = await kept.get()
+    await kept.put(Entry(None, NOW_S, shelf.epoch), shelf.ticket)
+    found = await kept.get()
+    assert found.entry == Entry(None, NOW_S, shelf.epoch)
+    assert found.epoch == shelf.epoch
+    await kept.cache.announce([("registered", PREFIX, 0)])
+    assert (await kept.get()).epoch != shelf.epoch
+
+
+async def test_a_record_comes_without_an_epoch(kept: Kept) -> None:
+    for entry in (live(3), gone(4)):
+        await kept.filled(entry)
+        await kept.put(entry, "")
+        assert await kept.get() == Shelf(entry, "")
+
+
+async def test_records_and_absences_are_found_together(kept: Kept) -> None:
+    await kept.filled(live(3), "B")
+    epoch = (await kept.get("C")).epoch
+    missing, found, other = await kept.cache.get_many(
+        [("A", PREFIX), ("B", PREFIX), ("C", "88.1.3")]
+    )
+    assert (missing.entry, found, other.entry) == (None, Shelf(live(3), ""), None)
+    assert missing.ticket
+    assert missing.epoch == epoch
+    assert other.epoch not in ("", epoch)
+
+
 async def test_an_epoch_lasts_until_a_registration(kept: Kept) -> None:
     assert (await kept.get()).epoch == (await kept.get("B")).epoch != ""
 
@@ -248,7 +281,8 @@ async def test_everything_kept_in_redis_ends_by_itself(stores: Stores) -> None:
         await kept.get("B")
         await cache.announce([("registered", PREFIX, 0)])
         lives_s = [await redis.ttl(key) async for key in redis.scan_iter("idnode:*")]
-        assert len(lives_s) == 3
+        # An entry, a ticket, the epoch, and the number of the last announcement.
+        assert len(lives_s) == 4
         assert all(life_s > 0 for life_s in lives_s)
     await redis.aclose()
 
@@ -263,11 +297,42 @@ async def test_nodes_on_two_databases_of_one_server_do_not_hear_each_other(store
         assert (heard, others) == ([("record", "A", 1)], [("record", "B", 1)])
 
 
+async def test_announcements_are_numbered_one_by_one(stores: Stores) -> None:
+    redis: Redis = Redis.from_url(f"{stores.redis_url}&db=3")
+    await redis.flushdb()
+    async with listening(stores, 3, []) as cache, redis.pubsub() as bulletin:
+        await bulletin.subscribe("idnode:bulletin:3")
+        await bulletin.get_message(timeout=PATIENCE_S)
+        numbers = []
+        for version in (1, 2, 3):
+            await cache.announce([("record", "A", version)])
+            message = await bulletin.get_message(timeout=PATIENCE_S)
+            assert message is not None
+            number, announcements = message_from_bytes(message["data"])
+            assert announcements == [("record", "A", version)]
+            numbers.append(number)
+        assert numbers == [numbers[0], numbers[0] + 1, numbers[0] + 2]
+        assert cache.gaps == 0
+    await redis.aclose()
+
+
+async def test_a_lost_number_is_a_gap_and_not_a_lost_connection(stores: Stores) -> None:
+    redis: Redis = Redis.from_url(f"{stores.redis_url}&db=3")
+    heard: list[tuple[str, str, int]] = []
+    async with listening(stores, 3, heard) as cache:
+        await redis.flushdb()
+        await cache.announce([("record", "A", 1)])
+        await eventually(lambda: cache.gaps > 0 and heard == [("record", "A", 1)])
+        assert cache.disconnects == 0
+        assert cache.is_trusted
+    await redis.aclose()
+
+
 async def test_a_damaged_announcement_counts_as_one_that_was_missed(stores: Stores) -> None:
     redis: Redis = Redis.from_url(f"{stores.redis_url}&db=3")
     async with listening(stores, 3, []) as cache:
         await redis.publish("idnode:bulletin:3", b"junk")
-        await eventually(lambda: not cache.is_trusted)
+        await eventually(lambda: cache.disconnects == 1)
         await eventually(lambda: cache.is_trusted)
     await redis.aclose()
 
@@ -280,7 +345,14 @@ async def test_a_stop_that_meets_a_loss_is_a_stop(stores: Stores) -> None:
         raise CacheUnavailableError("lost just then")
 
     nothing: list[object] = []
-    listener = Listener(time.time, lost_and_stopped, nothing.append, nothing.append, nothing.clear)
+    listener = Listener(
+        time.time,
+        lost_and_stopped,
+        nothing.append,
+        nothing.append,
+        nothing.clear,
+        nothing.clear,
+    )
     task = asyncio.create_task(cache.listen(listener))
     await asyncio.wait({task}, timeout=PATIENCE_S)
     assert task.cancelled()
@@ -296,7 +368,10 @@ async def test_an_error_while_connecting_is_tried_again(stores: Stores) -> None:
         if len(tries) < 3:
             raise CacheUnavailableError("lost just then")
 
-    listener = Listener(time.time, connected, lambda _: None, lambda _: None, lambda: None)
+    nothing: list[object] = []
+    listener = Listener(
+        time.time, connected, nothing.append, nothing.append, nothing.clear, nothing.clear
+    )
     task = asyncio.create_task(cache.listen(listener))
     await eventually(lambda: cache.is_trusted)
     assert len(tries) == 3
@@ -316,3 +391,12 @@ async def test_the_memory_is_bounded() -> None:
     for number in range(10):
         await kept.filled(live(number + 1), f"K{number}")
     assert [await kept.version(f"K{number}") for number in (0, 6, 9)] == [None, None, 10]
+
+
+async def test_where_there_is_no_cache_nothing_is_asked_of_it() -> None:
+    cache = NoCache()
+    assert not cache.is_up
+    with pytest.raises(CacheUnavailableError, match="no shared cache"):
+        await cache.get_many([("A", PREFIX)])
+    with pytest.raises(CacheUnavailableError, match="no shared cache"):
+        await cache.fill([("A", live(1), "")])

@@ -29,6 +29,15 @@ TEXTS: Final = {
     ),
     "cmd.worker": ("由节点自己启动的工作进程。", "A worker process, started by the node itself."),
     "arg.worker.fd": ("监听套接字的描述符", "descriptor of the listening socket"),
+    "opt.worker.https": ("HTTPS 监听套接字的描述符", "descriptor of the listening socket of HTTPS"),
+    "opt.worker.ready": (
+        "报告就绪的管道的描述符",
+        "descriptor of the pipe in which to say that it is ready",
+    ),
+    "opt.workers": (
+        "工作进程数（默认取 IDNODE_WORKERS，否则为 1）",
+        "processes that serve (default: IDNODE_WORKERS, or 1)",
+    ),
     "cmd.migrate": ("把数据库结构升级到本程序的版本。", "Bring the schema up to this program."),
     # enterprises
     "cmd.enterprise": ("登记和查看企业。", "Enterprises that the node serves."),

@@ -1,0 +1,57 @@
+"""What the node is compared with: a bare ASGI application that answers a constant.
+
+python -m loadtest.bench_asgi_hello --port 8001 --body-file answer.json
+"""
+
+import argparse
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Application = Callable[[dict[str, Any], Any, Send], Awaitable[None]]
+
+_TYPE = (b"content-type", b"application/json;charset=UTF-8")
+
+
+async def reply(send: Send, body: bytes, status: int = 200) -> None:
+    """Answer with `body`."""
+    headers = [_TYPE, (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def server(application: Application, port: int) -> uvicorn.Server:
+    """uvicorn with its fastest parts, one process, and no log of requests."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            application,
+            port=port,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_level="warning",
+        )
+    )
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--body-file", type=Path, required=True)
+    options = parser.parse_args()
+    body = options.body_file.read_bytes()
+
+    async def hello(scope: dict[str, Any], receive: Any, send: Send) -> None:
+        await reply(send, body)
+
+    server(hello, options.port).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""What SIGHUP means: that the terminal was closed, or that the workers are to be replaced."""
+
+import os
+import signal
+
+
+class Hangup:
+    """Knows how the process was started: look at it before any handler is set.
+
+    The kernel sends SIGHUP when a terminal is closed, and takes it away from every process of
+    its session; who sends it with `kill` leaves the terminal where it is. A process that never
+    had one (systemd, a container) is always meant by somebody. So is one under `nohup`, which
+    asked not to be ended by a terminal.
+    """
+
+    def __init__(self) -> None:
+        is_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        self._ends_with_terminal = _has_terminal() and not is_ignored
+
+    def was_the_terminal(self) -> bool:
+        """Whether a SIGHUP that just came means that the terminal is gone."""
+        return self._ends_with_terminal and not _has_terminal()
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

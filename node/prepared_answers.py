@@ -1,0 +1,86 @@
+"""Answers that are made once and given to everybody who asks plainly.
+
+An HTTP answer is kept as the transport takes it after the headers that all answers of its kind
+share, so that giving it again costs one joining of bytes.
+"""
+
+import gzip
+from email.utils import formatdate
+from typing import Final
+
+from node.http_exchange import HTML, JSON, Reply
+from resolver import handle_json
+from resolver.entry import Prepared
+from resolver.identifier import fold
+from resolver.prefix_directory import PrefixState
+from resolver.query import Query
+from resolver.record import Record
+
+# The reference server names both, though its answers do not depend on the second.
+VARY: Final = (b"vary", b"Accept-Encoding, User-Agent")
+# Smaller answers gain nothing from compression.
+GZIP_FROM_BYTES: Final = 4_096
+
+# Headers in the order in which the front sends them; the length comes last.
+JSON_HEADERS: Final = b"content-type: %b\r\n%b: %b\r\ncontent-length: " % (JSON, *VARY)
+REDIRECT_HEADERS: Final = b"content-type: %b\r\nexpires: " % HTML
+_END_OF_HEAD: Final = b"\r\n\r\n"
+_VALUES: Final = b'"values":['
+
+
+def json_body(prepared: Prepared, record: Record, prefix: PrefixState | None) -> bytes:
+    """The body of the plain JSON answer, kept in `prepared`."""
+    if prepared.json is not None and prepared.prefix is prefix:
+        return prepared.json[prepared.json.index(_END_OF_HEAD) + len(_END_OF_HEAD) :]
+    body = handle_json.resolution_answer(record.handle, Query().select(record.values))
+    if _begun(prepared, record, prefix):
+        prepared.json = b"%d%b%b" % (len(body), _END_OF_HEAD, body)
+    return body
+
+
+def finish(reply: Reply, *, accepts_gzip: bool) -> None:
+    """What every answer gets: what it depends on, and compression where it pays."""
+    if reply.status == 200 and reply.body:
+        reply.headers.append(VARY)
+    if len(reply.body) >= GZIP_FROM_BYTES and accepts_gzip:
+        reply.body = gzip.compress(reply.body, 1, mtime=0)
+        reply.headers.append((b"content-encoding", b"gzip"))
+
+
+def batch_item(text: str, json_answer: bytes) -> bytes:
+    """The answer for `text` in a batch, out of a prepared JSON answer: the same values."""
+    # A quote inside a text is escaped: these bytes stand for themselves only once.
+    values = json_answer[json_answer.index(_VALUES) :]
+    return b'{"identifier":%b,"responseCode":1,%b' % (handle_json.dump(text), values)
+
+
+def keep_redirect(
+    prepared: Prepared,
+    record: Record,
+    prefix: PrefixState | None,
+    ttl_s: int,
+    location: bytes,
+    body: bytes,
+) -> None:
+    """Keep in `prepared` where an identifier leads everybody."""
+    if _begun(prepared, record, prefix):
+        rest = b"\r\nlocation: %b\r\ncontent-length: %d%b%b"
+        prepared.redirect = (ttl_s, rest % (location, len(body), _END_OF_HEAD, body))
+
+
+def _begun(prepared: Prepared, record: Record, prefix: PrefixState | None) -> bool:
+    """True if answers of `record` may be prepared: of an identifier below a hosted prefix.
+
+    Prefix handles are left out: they are counted at another level, and seldom asked for.
+    """
+    is_below = prefix is not None and fold(record.handle).startswith(f"{prefix.key}/")
+    if not is_below or prefix is None or not prefix.hosted:
+        return False
+    if prepared.prefix is not prefix:
+        prepared.begin(prefix)
+    return True
+
+
+def expires(now_s: float, ttl_s: int) -> bytes:
+    """The HTTP date until which a redirect may be kept."""
+    return formatdate(int(now_s) + ttl_s, usegmt=True).encode()
