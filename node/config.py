@@ -56,10 +56,11 @@ class Config:
         counting: `IDNODE_COUNTING`, `on` or `off`, default on. Off is for measuring alone: no
             resolution is counted, and nothing can be claimed of that time.
         rate_per_source: `IDNODE_RATE_PER_SOURCE`, requests a second of one anonymous source
-            address, default 5000; loopback is exempt, unless it is what a trusted proxy forwarded.
-            0 means no limit: one address may take the whole node.
+            address, default 5000. 0 means no limit: one address may take the whole node.
         rate_per_caller: `IDNODE_RATE_PER_CALLER`, requests a second of the owner of an API key,
             default 20000. 0 means no limit: one caller may take the whole node.
+        limits_loopback: whether the rates hold for this machine itself, too: true where one of
+            the two was set. What a trusted proxy forwards is its client's in any case.
         unknown_rate: `IDNODE_UNKNOWN_RATE`, look-ups a second and worker in PostgreSQL for names
             that no cache knows and that turn out not to exist, default 1000. 0 means no limit:
             random names may keep PostgreSQL busy.
@@ -86,6 +87,7 @@ class Config:
     counting: bool = True
     rate_per_source: int = _RATE_PER_SOURCE
     rate_per_caller: int = _RATE_PER_CALLER
+    limits_loopback: bool = False
     unknown_rate: int = _UNKNOWN_RATE
     https_host: str | None = None
     https_port: int | None = None
@@ -132,6 +134,7 @@ def from_environment() -> Config:
         counting=_switch("IDNODE_COUNTING"),
         rate_per_source=_number("IDNODE_RATE_PER_SOURCE", _RATE_PER_SOURCE, 0, _RATE_MAX),
         rate_per_caller=_number("IDNODE_RATE_PER_CALLER", _RATE_PER_CALLER, 0, _RATE_MAX),
+        limits_loopback=any(map(_get, ("IDNODE_RATE_PER_SOURCE", "IDNODE_RATE_PER_CALLER"))),
         unknown_rate=_number("IDNODE_UNKNOWN_RATE", _UNKNOWN_RATE, 0, _RATE_MAX),
         https_host=https_host,
         https_port=https_port,

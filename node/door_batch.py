@@ -79,12 +79,11 @@ class BatchDoor:
         kinds: Counter[Kind],
     ) -> None:
         """Fill in what is prepared, and count it."""
-        prepared = self._resolver.prepared
         found: Counter[str] = Counter()
-        for place, text in enumerate(texts):
-            kept = prepared(fold(text), now_s)
+        prepared = self._resolver.prepared([fold(text) for text in texts], now_s)
+        for place, kept in enumerate(prepared):
             if kept is not None and kept.json is not None and kept.prefix is not None:
-                results[place] = batch_item(text, kept.json)
+                results[place] = batch_item(texts[place], kept.json)
                 found[kept.prefix.key] += 1
         self._resolver.lookups.add("l1", "hit", found.total())
         for prefix_key, number in found.items():

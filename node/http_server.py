@@ -85,7 +85,9 @@ class HttpServer(uvicorn.Server):
                 await asyncio.gather(*waiting)
                 await self._until_quiet()
         except TimeoutError:
-            _log.error("the last requests were not answered within the %g s of a stop", self.drain_s)
+            _log.error(
+                "the last requests were not answered within the %g s of a stop", self.drain_s
+            )
         finally:
             await self._end()
 

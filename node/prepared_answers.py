@@ -62,19 +62,21 @@ def keep_redirect(
     location: bytes,
     body: bytes,
 ) -> None:
-    """Keep in `prepared` where an identifier leads everybody."""
-    if _begun(prepared, record, prefix):
+    """Keep in `prepared` where an identifier leads everybody, unless that would be compressed."""
+    if len(body) < GZIP_FROM_BYTES and _begun(prepared, record, prefix):
         rest = b"\r\nlocation: %b\r\ncontent-length: %d%b%b"
         prepared.redirect = (ttl_s, rest % (location, len(body), _END_OF_HEAD, body))
 
 
 def _begun(prepared: Prepared, record: Record, prefix: PrefixState | None) -> bool:
-    """True if answers of `record` may be prepared: of an identifier below a hosted prefix.
+    """True if answers of `record` may be prepared: of an identifier below a hosted prefix that is
+    in service (it may have been suspended while the record was looked for).
 
     Prefix handles are left out: they are counted at another level, and seldom asked for.
     """
-    is_below = prefix is not None and fold(record.handle).startswith(f"{prefix.key}/")
-    if not is_below or prefix is None or not prefix.hosted:
+    if prefix is None or prefix.suspended or not prefix.hosted:
+        return False
+    if not fold(record.handle).startswith(f"{prefix.key}/"):
         return False
     if prepared.prefix is not prefix:
         prepared.begin(prefix)

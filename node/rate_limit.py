@@ -146,30 +146,26 @@ class Bucket:
 class Rates:
     """The buckets of this worker: one for each source and each owner of keys."""
 
-    def __init__(self, per_source: int, per_caller: int) -> None:
-        """Requests a second; 0 is no limit."""
+    def __init__(self, per_source: int, per_caller: int, *, limits_loopback: bool = False) -> None:
+        """Requests a second; 0 is no limit. `limits_loopback`: also for this machine itself."""
         self._busy: dict[Bucket, None] = {}
         self._sources = _Buckets("source", per_source, REFUSED_RATE_SOURCE, self._busy)
         self._callers = _Buckets("caller", per_caller, REFUSED_RATE_CALLER, self._busy)
         self._unlimited = Bucket("", 0, REFUSED_RATE_SOURCE, self._busy)
+        self._limits_loopback = limits_loopback
 
     def bucket(self, caller: Caller, source: str, peer: str) -> Bucket:
         """The bucket that a request takes from: its key's owner's, or else its source's.
 
         `peer` is the other end of the connection; `source` differs where a trusted proxy told it.
         """
-        if caller.owner is not None:
-            return self.caller_bucket(caller)
         is_forwarded = source not in (peer, peer.removeprefix("::ffff:"))
-        return self.source_bucket(source, is_forwarded=is_forwarded)
-
-    def source_bucket(self, source: str, *, is_forwarded: bool = False) -> Bucket:
-        """The bucket of an address without a key.
-
-        This machine itself is not limited, unless a trusted proxy says that the request is its own.
-        """
-        if not is_forwarded and (source.startswith("127.") or source == "::1"):
+        if not is_forwarded and not self._limits_loopback and _is_loopback(source):
             return self._unlimited
+        return self.source_bucket(source) if caller.owner is None else self.caller_bucket(caller)
+
+    def source_bucket(self, source: str) -> Bucket:
+        """The bucket of an address without a key."""
         return self._sources.bucket(_network(source))
 
     def caller_bucket(self, caller: Caller) -> Bucket:
@@ -232,6 +228,10 @@ class _Buckets:
                 return True
             self._buckets.move_to_end(name)
         return False
+
+
+def _is_loopback(source: str) -> bool:
+    return source.startswith("127.") or source == "::1"
 
 
 def _network(source: str) -> str:

@@ -86,7 +86,11 @@ class Worker:
         self._stale_directory = asyncio.Event()
         self._records = PostgresRecords(self._database)
         self._numbers = WorkerNumbers(config.data / "workers")
-        self._rates = Rates(config.rate_per_source, config.rate_per_caller)
+        self._rates = Rates(
+            config.rate_per_source,
+            config.rate_per_caller,
+            limits_loopback=config.limits_loopback,
+        )
         self._resolver = Resolver(
             self._records,
             self._cache if config.shared_cache else Unshared(),

@@ -1,6 +1,7 @@
 """The cache in the process (L1): bounded, and emptied when invalidations may have been missed."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Final, TypeAlias
 
 from resolver.entry import Entry, Prepared
@@ -115,6 +116,16 @@ class Hot:
         if moment.generation != self.generation or not moment.since_s < now_s < moment.until_s:
             return False
         return self.hears(now_s) or abs(now_s - moment.fetched_at_s) < DISCONNECTED_S
+
+    def prepared(self, keys: Iterable[str], now_s: float) -> list[Kept | None]:
+        """What is kept of `keys`, None where it may not be believed or its prefix has changed."""
+        return [self._prepared(key, now_s) for key in keys]
+
+    def _prepared(self, key: str, now_s: float) -> Kept | None:
+        kept = self.young.get(key) or self.kept(key)
+        if kept is None or kept.prefix is None or kept.prefix.is_superseded:
+            return None
+        return kept if self.may_answer(kept, now_s) else None
 
     def hears(self, now_s: float) -> bool:
         """True if invalidations arrive for certain."""

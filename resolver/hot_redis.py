@@ -400,13 +400,13 @@ async def _bounded(ask: Callable[[], Awaitable[Any]]) -> Any:
     cancellations = 0 if task is None else task.cancelling()
     try:
         async with asyncio.timeout(2 * COMMAND_TIMEOUT_S):
-            answer = await ask()
+            return await ask()
     except (RedisError, OSError, RuntimeError) as error:
         raise CacheUnavailableError(f"Redis did not answer: {error}") from error
-    if task is not None and task.cancelling() > cancellations:
+    finally:
         # The client library sends with wait_for: until Python 3.12 that forgets a cancellation.
-        raise asyncio.CancelledError
-    return answer
+        if task is not None and task.cancelling() > cancellations:
+            raise asyncio.CancelledError
 
 
 def _new_ticket() -> bytes:

@@ -193,13 +193,12 @@ class Resolver:
                     answers[position] = self._answer(identifier, fetched[identifier.key], now_s)
         return [answer for answer in answers if answer is not None]
 
-    def prepared(self, key: str, now_s: float) -> Kept | None:
-        """The record under `key` with prepared answers, if they may be given as they are."""
-        kept = self._hot.kept(key)
-        if kept is None or not self._records.is_up or not self._hot.may_answer(kept, now_s):
-            return None
-        prefix = kept.prefix
-        return None if prefix is None or prefix.is_superseded else kept
+    def prepared(self, keys: Iterable[str], now_s: float) -> list[Kept | None]:
+        """The records under `keys` with prepared answers, None where they may not be given as they
+        are."""
+        if not self._records.is_up:
+            return [None for _ in keys]
+        return self._hot.prepared(keys, now_s)
 
     def outdated(self, key: str, version: int) -> None:
         """A newer version of a record was announced: nothing older may be answered."""

@@ -1,4 +1,4 @@
-"""The shared cache in memory: the twin of Redis, for one process; and none at all."""
+"""The shared cache in memory: the twin of Redis, for one process."""
 
 import uuid
 from collections import OrderedDict
@@ -74,21 +74,6 @@ class MemoryCache:
     def _answer_or_fail(self) -> None:
         if not self.is_up:
             raise CacheUnavailableError("the cache is away")
-
-
-class NoCache:
-    """Implements SharedCache where there is none: never up, so never asked and never filled."""
-
-    is_up = False
-    is_trusted = False
-
-    async def get_many(self, keys: Sequence[tuple[str, str]]) -> list[Shelf]:
-        """See SharedCache."""
-        raise CacheUnavailableError("there is no shared cache")
-
-    async def fill(self, entries: Sequence[tuple[str, Entry, str]]) -> None:
-        """See SharedCache."""
-        raise CacheUnavailableError("there is no shared cache")
 
 
 def _version(data: bytes) -> int:

@@ -36,18 +36,20 @@ from resolver.identifier import PREFIX_HANDLE_PREFIX, from_text
 from resolver.prefix_directory import PrefixDirectory, PrefixState
 from resolver.record import HandleValue
 from resolver.resolve import Resolver
-from resolver.shared_memory import NoCache
+from resolver.unshared import Unshared
+from tests.resolving_worker import HeldRecords
 
 # Noon of a day in Shanghai.
 NOON_S: Final = 1_795_406_400.0
 PREFIX: Final = "88.608.5300"
-SUSPENDED, SELF_RUN = "88.608.5301", "88.608.5302"
+OTHER, SUSPENDED, SELF_RUN = "88.608.5309", "88.608.5301", "88.608.5302"
 AUTHOR: Final = Author("test", "test")
 PEER: Final = "192.0.2.7"
 PROXY: Final = "10.0.0.1"
 _PORT: Final = 40_000
 _SIZE: Final = JournalSize(512, 512, 262_144, 8, 8, 2_048)
-# Turns of the event loop that an answer takes at most; a question to PostgreSQL takes more of them.
+# Turns of the event loop that an answer without PostgreSQL takes at most, and some more.
+_TURNS: Final = 50
 _PATIENCE_S: Final = 20.0
 
 
@@ -130,15 +132,23 @@ class Connection:
     def is_open(self) -> bool:
         return not self.transport.is_closing()
 
-    async def ask(self, *segments: bytes) -> bytes:
-        """Everything that is answered to segments that arrive one after the other."""
+    def send(self, *segments: bytes) -> None:
+        """Segments that arrive one after the other."""
         self.transport.written.clear()
         for segment in segments:
             self.protocol.data_received(segment)
+
+    async def ask(self, *segments: bytes) -> bytes:
+        """Everything that is answered to segments that arrive one after the other."""
+        self.send(*segments)
+        return await self.answered()
+
+    async def answered(self) -> bytes:
+        """Everything that was answered since the last segments were sent, once nothing is under
+        way any more."""
         async with asyncio.timeout(_PATIENCE_S):
             while self.protocol.tasks:
                 await asyncio.wait(self.protocol.tasks)
-                await asyncio.sleep(0)
         return bytes(self.transport.written)
 
     async def ask_slowly(self, request: bytes) -> bytes:
@@ -163,13 +173,15 @@ class Answering:
         trusted_proxies: tuple[str, ...] = (PROXY,),
         present_max: int = 1_000,
         size: JournalSize = _SIZE,
+        is_counting: bool = True,
     ) -> None:
         self.clock = Clock(NOON_S)
         self.hot = Hot(present_max)
         self.hot.connect()
         self.directory = PrefixDirectory()
         self.allot()
-        self.records = MemoryRecords({PREFIX, SUSPENDED, SELF_RUN, PREFIX_HANDLE_PREFIX})
+        self.records = MemoryRecords({PREFIX, OTHER, SUSPENDED, SELF_RUN, PREFIX_HANDLE_PREFIX})
+        self.held = HeldRecords(self.records)
         self.numbers = WorkerNumbers(folder / "workers")
         # Nobody connects to an address that only callers without a key are served from.
         self.database = database or Database("postgresql://127.0.0.1:1/nowhere")
@@ -177,10 +189,10 @@ class Answering:
         self.callers.connected = True
         self.rates = Rates(rate, rate)
         self.counting = Counting(folder / "journals", self.clock(), size)
-        self.tally = Tally(self.counting, trusted_proxies)
+        self.tally = Tally(self.counting, trusted_proxies, is_counting=is_counting)
         self.resolver = Resolver(
-            self.records,
-            NoCache(),
+            self.held,
+            Unshared(),
             self.directory,
             self.hot,
             lookups=CountedLookups(self.numbers),
@@ -189,7 +201,7 @@ class Answering:
         door = JsonDoor(self.resolver, self.callers, self.tally)
         self.fast = FastPath(
             self.hot,
-            self.records,
+            self.held,
             self.callers,
             self.rates,
             self.tally,
@@ -221,6 +233,7 @@ class Answering:
             state.key: state
             for state in (
                 PrefixState(PREFIX),
+                PrefixState(OTHER),
                 PrefixState(SUSPENDED, suspended=True),
                 PrefixState(SELF_RUN, hosted=False),
                 *more,
@@ -256,6 +269,18 @@ class Answering:
             await connection.ask(request)
             assert connection.early_answers == before + 1, request
         return connection
+
+    async def until_asked(self) -> None:
+        """Return once the registry has been asked, whose answer is held back."""
+        read = self.held.read
+        async with asyncio.timeout(_PATIENCE_S):
+            while self.held.read == read:  # noqa: ASYNC110  # a count tells nobody when it grows
+                await asyncio.sleep(0)
+
+    async def turn(self) -> None:
+        """Let everything happen that is due."""
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
 
     @property
     def counts(self) -> dict[CountMeaning, int]:

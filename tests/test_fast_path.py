@@ -1,7 +1,9 @@
 """The fast path gives the answers of the slow path, byte for byte, and counts them alike."""
 
+import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,14 +13,18 @@ from registry.database import Database
 from resolver.identifier import PREFIX_HANDLE_PREFIX
 from tests.answering import (
     AUTHOR,
+    OTHER,
     PREFIX,
     PROXY,
     SELF_RUN,
     SUSPENDED,
     Answering,
+    get,
     head_of,
+    json_of,
+    text,
 )
-from tests.generated_requests import RECORDS, Callers, Generator
+from tests.generated_requests import CODINGS, RECORDS, Callers, Generator, encoded
 from tests.tenant import credit_code
 
 SEED = 20_261_124
@@ -73,7 +79,7 @@ async def keys_of(database: Database) -> Callers:
             "application": (await application("reader"))[0],
             "sandbox": (await application("trial", sandbox=True))[0],
             "owner": await enterprise(5300, PREFIX),
-            "other": await enterprise(5309, "88.608.5309"),
+            "other": await enterprise(5309, OTHER),
             "operator": (await key(api_keys.OPERATOR, None))[0],
             "unknown": api_keys.new_key_text(),
             "revoked": revoked,
@@ -105,16 +111,19 @@ class Differential:
 
     def __init__(self, answering: Answering) -> None:
         self._answering = answering
+        # Requests that were answered out of what was prepared, and that were looked for below the
+        # framework.
         self.fast: list[bytes] = []
+        self.fetched: list[bytes] = []
 
     async def compare(self, request: bytes, peer: str = PROXY) -> bytes:
-        """The answer, the same on both paths."""
-        slow, slow_counts = await self._sent(request, peer, is_split=True)
-        for _ in range(3):
-            whole, counts = await self._sent(request, peer, is_split=False)
-            assert whole == slow, request
-            assert counts == slow_counts, request
-        return slow[0]
+        """The answer, the same on both paths, whether it was prepared before or not."""
+        first = await self._sent(request, peer, is_split=False)
+        slow = await self._sent(request, peer, is_split=True)
+        assert first == slow, request
+        for _ in range(2):
+            assert await self._sent(request, peer, is_split=False) == slow, request
+        return slow[0][0]
 
     async def _sent(
         self, request: bytes, peer: str, *, is_split: bool
@@ -126,11 +135,13 @@ class Differential:
         after = Counter(answering.counts), Counter(answering.sources)
         assert not (is_split and connection.early_answers)
         self.fast += [request] * connection.early_answers
+        if answer and connection.protocol.cycle is None and not connection.early_answers:
+            self.fetched.append(request)
         return (answer, connection.is_open), (after[0] - before[0], after[1] - before[1])
 
 
 @pytest.fixture
-def differential(answering: Answering) -> Iterator[Differential]:
+def differential(answering: Answering) -> Differential:
     return Differential(answering)
 
 
@@ -145,3 +156,75 @@ async def test_generated_requests_are_answered_alike_on_both_paths(
         statuses[head_of(answer)[0] if answer else 0] += 1
     assert {0, 200, 301, 302, 400, 403, 404, 405, 431} <= statuses.keys()
     assert len(differential.fast) > NUMBER / 4
+    assert len(differential.fetched) > NUMBER / 20
+
+
+async def test_every_record_is_answered_alike_to_every_caller(
+    answering: Answering, differential: Differential, database: Database
+) -> None:
+    identifiers, callers = await register(answering), await keys_of(database)
+    lines = ["Accept: */*", *CODINGS, *(f"X-API-Key: {key}" for key in callers.keys.values())]
+    for identifier in identifiers:
+        for line in lines:
+            await differential.compare(json_of(encoded(identifier), line))
+            await differential.compare(get(f"/{encoded(identifier)}", line))
+    # Twice each, but for those who may read more, what is compressed, and what is no plain
+    # answer.
+    assert len(differential.fast) > len(identifiers) * len(lines)
+
+
+async def test_requests_in_one_segment_are_answered_in_their_order(
+    answering: Answering, differential: Differential
+) -> None:
+    first = json_of(await answering.put("A", text(1, "DESC", "a")))
+    second = get("/" + await answering.put("B", text(1, "URL", "http://b.example/")))
+    third = json_of(f"{PREFIX}/NOPE")
+    answers = [await differential.compare(request) for request in (first, second, third)]
+    assert [head_of(answer)[0] for answer in answers] == [200, 302, 404]
+    whole = first + second + third
+    for cuts in (
+        (),
+        (len(first) + 9,),
+        (len(first) + len(second),),
+        (9, len(first) + 9),
+        (1, 2, 3),
+    ):
+        connection = answering.connect()
+        bounds = [0, *cuts, len(whole)]
+        segments = [whole[start:end] for start, end in pairwise(bounds)]
+        assert await connection.ask(*segments) == b"".join(answers), cuts
+        # Nothing of them is left over.
+        assert await connection.ask(first) == answers[0]
+        assert connection.is_open
+
+
+async def test_every_cut_of_a_request_gives_the_same_answer(answering: Answering) -> None:
+    request = json_of(await answering.put("A", text(1, "DESC", "a")), "Accept: */*")
+    connection = await answering.prepare(request)
+    answer = await connection.ask(request)
+    for cut in range(1, len(request)):
+        assert await connection.ask(request[:cut], request[cut:]) == answer, cut
+    early = connection.early_answers
+    assert await connection.ask(request) == answer
+    assert connection.early_answers == early + 1
+
+
+async def test_what_comes_while_an_answer_is_looked_for_waits_for_its_turn(
+    answering: Answering,
+) -> None:
+    known = json_of(await answering.put("A", text(1, "DESC", "a")))
+    connection = await answering.prepare(known)
+    answer = await connection.ask(known)
+    unknown = json_of(await answering.put("B", text(1, "DESC", "b")))
+    for segments in ((unknown, known), (unknown, known[:9], known[9:]), (unknown + known,)):
+        answering.hot.connect()
+        answering.held.hold()
+        early = connection.early_answers
+        connection.send(*segments)
+        await asyncio.sleep(0)
+        assert not connection.transport.written
+        answering.held.let_go()
+        answers = await connection.answered()
+        assert answers.endswith(answer)
+        assert answers.count(b"HTTP/1.1 200 OK\r\n") == 2
+        assert connection.early_answers == early

@@ -137,10 +137,11 @@ def test_an_unknown_key_is_looked_up_at_the_expense_of_its_source(small: Tenant)
     assert refused(small.node) == {"rate_source": 1}
 
 
-def test_this_machine_and_the_watchers_are_not_limited(small: Tenant) -> None:
+def test_a_rate_that_was_set_holds_for_this_machine_too_but_not_for_who_watches(
+    small: Tenant,
+) -> None:
     with small.client() as client:
-        statuses = {client.get(f"/api/handles/{PRODUCT}").status_code for _ in range(10 * RATE)}
-        assert statuses == {200}
+        until_refused(client, f"/api/handles/{PRODUCT}")
         until_refused(client, f"/api/handles/{PRODUCT}", headers=from_address("198.51.100.7"))
         for path in ("/health", "/ready"):
             headers = from_address("198.51.100.7")
@@ -325,7 +326,14 @@ def l1_hits(node: RunningNode) -> int:
 def worker_ids(node: RunningNode) -> set[int]:
     assert node.process is not None
     children = psutil.Process(node.process.pid).children()
-    return {child.pid for child in children if "worker" in child.cmdline()}
+    return {child.pid for child in children if "worker" in _command(child)}
+
+
+def _command(process: psutil.Process) -> list[str]:
+    # One that was just killed has no command line any more.
+    with contextlib.suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
+        return process.cmdline()
+    return []
 
 
 def test_every_worker_tells_of_all_and_no_counter_goes_back_when_one_dies(

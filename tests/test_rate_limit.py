@@ -72,10 +72,18 @@ def test_a_clock_that_is_set_back_shuts_nobody_out() -> None:
 
 
 @pytest.mark.parametrize("source", ["127.0.0.1", "127.8.8.8", "::1"])
-def test_this_machine_is_not_limited(source: str) -> None:
-    bucket = Rates(1, 1).bucket(ANONYMOUS, source, f"::ffff:{source}")
+def test_this_machine_is_not_limited_by_default(source: str) -> None:
+    rates = Rates(1, 1)
 
-    assert taken(bucket, NOW_S) == 10 * RATE
+    for caller in (ANONYMOUS, application("a")):
+        assert taken(rates.bucket(caller, source, f"::ffff:{source}"), NOW_S) == 10 * RATE
+
+
+def test_this_machine_is_limited_where_the_operator_has_set_a_rate() -> None:
+    rates = Rates(1, 1, limits_loopback=True)
+
+    for caller in (ANONYMOUS, application("a")):
+        assert taken(rates.bucket(caller, "127.0.0.1", "127.0.0.1"), NOW_S) == 1
 
 
 def test_what_a_trusted_proxy_forwards_is_limited_even_if_it_is_this_machine() -> None:
@@ -105,7 +113,7 @@ def test_an_owner_has_one_bucket_for_all_keys_wherever_they_come_from() -> None:
     rates = Rates(RATE, RATE)
     bucket = rates.bucket(application("a", "k1"), SOURCE, SOURCE)
 
-    assert bucket is rates.bucket(application("a", "k2"), "127.0.0.1", "127.0.0.1")
+    assert bucket is rates.bucket(application("a", "k2"), "192.0.2.99", "192.0.2.99")
     assert bucket is not rates.bucket(application("b", "k1"), SOURCE, SOURCE)
     assert bucket.slot == REFUSED_RATE_CALLER
     assert rates.bucket(ANONYMOUS, SOURCE, SOURCE).slot == REFUSED_RATE_SOURCE

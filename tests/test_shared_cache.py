@@ -14,7 +14,7 @@ from resolver.entry import Announcements, Entry, Shelf
 from resolver.errors import CacheUnavailableError
 from resolver.hot_redis import Listener, RedisCache
 from resolver.record import HandleValue, Record
-from resolver.shared_memory import MemoryCache, NoCache
+from resolver.shared_memory import MemoryCache
 from tests.conftest import Stores
 from tests.resolving_worker import PATIENCE_S, eventually
 
@@ -391,12 +391,3 @@ async def test_the_memory_is_bounded() -> None:
     for number in range(10):
         await kept.filled(live(number + 1), f"K{number}")
     assert [await kept.version(f"K{number}") for number in (0, 6, 9)] == [None, None, 10]
-
-
-async def test_where_there_is_no_cache_nothing_is_asked_of_it() -> None:
-    cache = NoCache()
-    assert not cache.is_up
-    with pytest.raises(CacheUnavailableError, match="no shared cache"):
-        await cache.get_many([("A", PREFIX)])
-    with pytest.raises(CacheUnavailableError, match="no shared cache"):
-        await cache.fill([("A", live(1), "")])
