@@ -77,16 +77,16 @@ _MEANT: Final = frozenset(
 
 
 class Meaning:
-    """What a header block says of its sender, for as long as that holds."""
+    """What a header block says of its sender, and for how long that holds (s)."""
 
-    __slots__ = ("accepts_gzip", "caller", "headers", "reads_all", "until_s")
+    __slots__ = ("accepts_gzip", "caller", "headers", "reads_all", "since_s", "until_s")
 
     def __init__(
-        self, headers: Headers, caller: Caller, until_s: float, accepts_gzip: bool
+        self, headers: Headers, caller: Caller, holds_s: tuple[float, float], accepts_gzip: bool
     ) -> None:
         self.headers = headers
         self.caller = caller
-        self.until_s = until_s
+        self.since_s, self.until_s = holds_s
         self.accepts_gzip = accepts_gzip
         # Who may read more than public values somewhere is asked each time whether here, too.
         self.reads_all = caller.owner is not None and caller.name == ""
@@ -121,6 +121,7 @@ class FastPath:
         self.json_head = b""
         self.requests: dict[bytes, tuple[Kept, Meaning, bool]] = {}
         self.connections: Iterable[FastProtocol] = ()
+        self._generation = hot.generation
         self._redirect_head = b""
         self._redirect_heads: dict[int, bytes] = {}
         self._records = records
@@ -174,11 +175,13 @@ class FastPath:
     def question(self, data: bytes, now_s: float) -> tuple[str, Meaning, bool] | None:
         """The identifier that the request `data` names, who asks, and whether for JSON (else to be
         led on); None if it is no plain GET and the parser has to judge."""
+        if self._generation != self.hot.generation:
+            self._begin_generation()
         line_end = data.find(b" HTTP/1.1\r\n", 5, _LINE_SIZE_BYTES_MAX)
         if line_end < 0 or not data.startswith(b"GET /"):
             return None
         meaning = self._heads.get(data[line_end + 11 :])
-        if meaning is None or now_s >= meaning.until_s:
+        if meaning is None or not meaning.since_s <= now_s < meaning.until_s:
             meaning = self._learn(data[line_end + 11 :], now_s)
         is_json = data.startswith(b"/api/handles/", 4)
         raw = data[17 if is_json else 5 : line_end]
@@ -222,6 +225,15 @@ class FastPath:
         self._redirect_head = b"HTTP/1.1 302 Found\r\ndate: %b\r\n%b" % (date, REDIRECT_HEADERS)
         self._redirect_heads.clear()
 
+    def _begin_generation(self) -> None:
+        """Announcements were lost, or are back: that changes how long callers are believed, too.
+
+        Requests that are known as a whole lead to records of the generation before, which are not
+        answered any more: it is enough to look here.
+        """
+        self._generation = self.hot.generation
+        self._forget_callers()
+
     def _forget_callers(self) -> None:
         self._heads.clear()
         self.requests.clear()
@@ -239,7 +251,9 @@ class FastPath:
             return None
         if len(self._heads) >= HEADS_MAX:
             self._heads.clear()
-        meaning = self._heads[block] = Meaning(headers, caller, until_s, exchange.accepts_gzip)
+        # From now on: a clock that is set back makes nobody known for longer.
+        meaning = Meaning(headers, caller, (now_s, until_s), exchange.accepts_gzip)
+        self._heads[block] = meaning
         return meaning
 
     def _caller(self, exchange: Exchange, now_s: float) -> tuple[Caller | None, float]:

@@ -5,8 +5,9 @@ from pathlib import Path
 from node.machine_memory import share_mb
 
 POSTGRES_PORT = 5432
-# Pools of 8 for at most 4 busy workers, the command line, and backups.
-_CONNECTIONS_MAX = 60
+# 12 for each of 18 workers and one that replaces another, the command line, and backups. An unused
+# place costs some 20 kB of shared memory.
+_CONNECTIONS_MAX = 240
 
 
 def postgres_settings(sockets_dir: Path, memory: int, free: int) -> dict[str, str]:

@@ -135,7 +135,7 @@ class Hot:
         """The newest entry whatever its age, for answers marked stale; a deleted one, too, if no
         more is known of the newest version.
         """
-        kept = self.young.get(key) or self._old.get(key)
+        kept = self.young.get(key) or self._old.get(key) or self._leaving.get(key)
         if kept is not None:
             return kept.entry()
         absent = self._absent.get(key)

@@ -290,10 +290,14 @@ class Resolver:
         return _Flight(identifier, now_s, self._hot.mark(identifier.prefix_key), result, payer)
 
     def _joinable(self, key: str, now_s: float) -> _Flight | None:
-        """The flight under way, unless it may bring what is too old without announcements."""
+        """The flight under way, unless it may bring what is too old without announcements.
+
+        One that has landed while others of its group have not says what was true then.
+        """
         flight = self._flights.get(key)
-        is_young = flight is not None and abs(now_s - flight.asked_at_s) < DISCONNECTED_S
-        return flight if is_young else None
+        if flight is None or flight.result.done():
+            return None
+        return flight if abs(now_s - flight.asked_at_s) < DISCONNECTED_S else None
 
     def _depart(self, flights: list[_Flight], now_s: float, authoritative: bool) -> None:
         """Begin flights; those of one turn of the event loop go together."""
@@ -379,39 +383,55 @@ class Resolver:
         return self._flights.get(flight.key) is flight
 
     async def _ask_registry(self, flights: list[_Flight], now_s: float) -> None:
-        """Finish flights from the registry, or with the last entry known if it is away."""
-        try:
-            records = await self._newest(flights)
-        except RegistryUnavailableError as error:
+        """Finish flights from the registry, or with the last entry known if it is away.
+
+        Each as soon as it can be: until then others join it. It is asked for again where something
+        newer was announced meanwhile.
+        """
+        for races_left in reversed(range(_RACES_MAX)):
             for flight in flights:
-                self._land_stale(flight, error)
-            return
-        self.lookups.add("registry", "hit", len(records))
-        self.lookups.add("registry", "miss", len(flights) - len(records))
+                flight.mark = self._hot.mark(flight.identifier.prefix_key)
+                if not races_left and self._is_registered(flight):
+                    # What this brings is right for who has asked so far, and for nobody later.
+                    del self._flights[flight.key]
+            try:
+                records = await self._fetched([flight.key for flight in flights])
+            except RegistryUnavailableError as error:
+                for flight in flights:
+                    self._land_stale(flight, error)
+                return
+            flights = self._land(flights, records, now_s, is_last=not races_left)
+            if not flights:
+                return
+
+    def _land(
+        self, flights: list[_Flight], records: dict[str, Record], now_s: float, *, is_last: bool
+    ) -> list[_Flight]:
+        """Finish flights with what the registry had; returns those that must ask again."""
         fills: list[tuple[str, Entry, str]] = []
+        again: list[_Flight] = []
+        found = 0
         for flight in flights:
             shelf, record = flight.shelf, records.get(flight.key)
             entry = Entry(record, now_s, "" if shelf is None else shelf.epoch)
-            if self._is_registered(flight) and not self._is_overtaken(flight, record):
+            is_overtaken = self._is_overtaken(flight, record)
+            if is_overtaken and not is_last:
+                again.append(flight)
+                continue
+            if self._is_registered(flight) and not is_overtaken:
                 self._hot.put(flight.key, entry, flight.mark)
                 if shelf is not None:
                     fills.append((flight.key, entry, shelf.ticket))
+            elif record is not None:
+                # Who was shown this is not shown anything older, though it is not announced yet.
+                self.outdated(flight.key, record.version)
             flight.result.set_result((entry, False))
+            found += record is not None
+        self.lookups.add("registry", "hit", found)
+        self.lookups.add("registry", "miss", len(flights) - len(again) - found)
         if fills and self._cache.is_up and len(self._tasks) < _FILLS_MAX:
             self._start(self._fill(fills))
-
-    async def _newest(self, flights: list[_Flight]) -> dict[str, Record]:
-        """Records from the registry; asked again where something newer was announced meanwhile."""
-        records: dict[str, Record] = {}
-        asked = flights
-        for _ in range(_RACES_MAX):
-            for flight in asked:
-                flight.mark = self._hot.mark(flight.identifier.prefix_key)
-            records.update(await self._fetched([flight.key for flight in asked]))
-            asked = [f for f in asked if self._is_overtaken(f, records.get(f.key))]
-            if not asked:
-                break
-        return records
+        return again
 
     async def _fetched(self, keys: list[str]) -> dict[str, Record]:
         if len(keys) > 1:

@@ -36,6 +36,7 @@ from tests.resolving_worker import (
     add_prefix,
     eventually,
     name,
+    said,
     terminate_clients,
     values,
 )
@@ -218,6 +219,25 @@ async def test_a_slow_reader_answers_what_was_written_meanwhile(workers: Workers
     assert await slow == "two"
     entry = (await one.shelf(A)).entry
     assert entry is None or entry.version == version
+
+
+async def test_nobody_joins_a_question_that_was_answered_before_the_change(
+    workers: Workers,
+) -> None:
+    one, _ = workers
+    await one.put(A, "one")
+    await one.say(A)
+    await eventually_shelved(one)
+    one.hot.connect()  # it forgets A, the shared cache does not
+    one.held.hold()
+    together = asyncio.ensure_future(one.resolver.resolve_many([A, B], time.time()))
+    await eventually(lambda: one.held.asked[-1] == [B.key])
+    await one.put(A, "two")
+    later = asyncio.ensure_future(one.say(A))
+    await asyncio.sleep(0)
+    one.held.let_go()
+    assert await later == "two"
+    assert said((await together)[0]) == "one"
 
 
 async def test_a_slow_reader_brings_nothing_old_into_an_emptied_redis(

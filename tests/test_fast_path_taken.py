@@ -110,7 +110,8 @@ async def test_without_counting_answers_are_given_all_the_same(tmp_path: Path) -
     answering = Answering(tmp_path, is_counting=False)
     await answering.put("A", text(1, "URL", URL))
     await answering.prepare(JSON, WEB)
-    assert answering.counts == answering.sources == {}
+    assert not answering.counts
+    assert not answering.sources
     answering.close()
 
 
@@ -161,6 +162,15 @@ async def test_what_ends_an_answer_ends_it_at_once(
     assert connection.early_answers == early
     assert head_of(answer)[0] in (status, 302 if status == 200 else status)
     assert answer == await connection.ask_slowly(request_)
+
+
+async def test_a_silence_ends_answers_in_the_middle_of_a_second(answering: Answering) -> None:
+    connection = await answering.prepare(JSON)
+    answering.at(NOON_S + 10.6)
+    answering.at(NOON_S + 11.1, heard=False)
+    assert await is_fast(connection)
+    answering.at(NOON_S + 11.7, heard=False)
+    assert not await is_fast(connection)
 
 
 async def test_answers_are_given_at_once_again_when_the_registry_is_back(
@@ -282,7 +292,7 @@ async def test_a_key_is_looked_up_again_when_it_was_remembered_long_enough(
         answering.at(NOON_S + elapsed_s)
         # The record is learnt anew, the key is not.
         await answering.put("A", text(1, "URL", f"{URL}{elapsed_s}"))
-        await connection.ask(JSON)
+        await connection.ask(request)
         assert await is_fast(connection, request)
     answering.at(NOON_S + REMEMBERED_CONNECTED_S)
     assert head_of(await connection.ask(request))[0] == 403
@@ -365,7 +375,9 @@ async def test_an_answer_that_took_until_after_midnight_takes_no_day_along(
     slow.send(get(f"/{PREFIX}/NOPE"))
     await answering.until_asked()
     answering.at(MIDNIGHT_S + 0.1)
-    assert await is_fast(connection)
+    early = connection.early_answers
+    connection.send(JSON)
+    assert connection.early_answers == early + 1
     answering.held.let_go()
     await slow.answered()  # of the day before: its question came then
     assert await is_fast(connection)
