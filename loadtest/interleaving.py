@@ -46,6 +46,7 @@ _BATCH_MAX = 20
 # A request that reached a worker that was killed then has had its effect by now, or never will.
 _DOUBT_S = 2.5
 _LEAVE_SHARE = 0.002
+_DELETED_SHARE = 0.15
 _OPERATIONS_PER_FAULT = 15_000
 _CALM_PAUSE_S = 0.05
 _AGREEING_MAX = 300
@@ -133,7 +134,7 @@ class Run:
     def story(self, chooser: random.Random) -> Story:
         """One that is written now, is about to be registered, or was left alone."""
         some = chooser.random()
-        if some < 0.55:
+        if some < 0.5:
             stories = chooser.choice(self.busy if some < 0.45 else self.ahead)
             return chooser.choice(stories or self.stories)
         return chooser.choice(self.stories)
@@ -332,7 +333,7 @@ class _Writer(_Asker):
             run.ahead[number] = run.new_stories(number)
 
     async def _write(self, story: Story) -> None:
-        deletes = bool(story.is_there) and self.random.random() < 0.2
+        deletes = bool(story.is_there) and self.random.random() < _DELETED_SHARE
         some = self.random.random()
         number = story.begin(deletes=deletes)
         kind = "delete" if deletes else "put" if some < 0.9 else "put many"
@@ -447,6 +448,10 @@ async def interleave(
         NodeError: if the node does not start.
     """
     node = Node(folder / "node", _free_port(), workers)
+    this = asyncio.current_task()
+    assert this is not None
+    # The node is stopped, also when somebody ends this.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     try:
         await node.start()
         number = operations // _OPERATIONS_PER_FAULT if faults is None else faults
@@ -467,8 +472,6 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--visible-ms", type=float, default=1e3 * Bounds().visible_s)
     parser.add_argument("--lost-ms", type=float, default=1e3 * Bounds().lost_s)
     options = parser.parse_args(words)
-    # The node is ended, also when somebody ends this.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     folder = Path(tempfile.mkdtemp(prefix="idnode-interleaving-"))
     folder.chmod(0o711)
     try:
@@ -486,6 +489,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except NodeError as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     sys.stdout.write(f"{json.dumps(vars(report) | {'total': report.total})}\n")

@@ -45,6 +45,9 @@ HEADS_MAX: Final = 4_096
 # at most, so 10 MB.
 REQUESTS_MAX: Final = 16_384
 _REQUEST_SIZE_BYTES_MAX: Final = 512
+# Prefixes for which a connection knows where it counts, at each door: 128 MB at most with as many
+# connections as a worker serves.
+CELLS_MAX: Final = 64
 # An anonymous caller's header block means the same for ever.
 _FOREVER_S: Final = float("inf")
 
@@ -380,7 +383,10 @@ class FastProtocol(BoundedProtocol):
         channel = dimension.CHANNEL_HTTP_JSON if is_json else dimension.CHANNEL_REDIRECT
         kind = prepared_kind(prefix_key, self._meaning.caller, channel)
         found_cells = self._fast.cells(kind, self._source, now_s) or _NOWHERE
-        (self._cells if is_json else self._redirect_cells)[prefix_key] = found_cells
+        kept = self._cells if is_json else self._redirect_cells
+        if len(kept) >= CELLS_MAX:
+            kept.clear()
+        kept[prefix_key] = found_cells
         return found_cells
 
 

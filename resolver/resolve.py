@@ -233,7 +233,11 @@ class Resolver:
         fetched: "_Fetched | RegistryUnavailableError | None",
         now_s: float,
     ) -> Resolution:
+        # Anew: it may have been suspended while it was looked for.
         state = self._directory.responsible(identifier)
+        refused = refusal(state, identifier)
+        if refused is not None:
+            return Resolution(refused[0], state, message=refused[1])
         if fetched is None:
             code = ResponseCode.SERVER_TOO_BUSY
             return Resolution(code, state, message=_TOO_MANY_UNKNOWN, is_refused=True)

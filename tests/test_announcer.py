@@ -240,6 +240,26 @@ async def test_nobody_joins_a_question_that_was_answered_before_the_change(
     assert said((await together)[0]) == "one"
 
 
+async def test_nobody_joins_a_question_whose_neighbour_is_asked_for_again(
+    workers: Workers,
+) -> None:
+    one, _ = workers
+    await one.put(A, "one")
+    one.held.hold()
+    together = asyncio.ensure_future(one.resolver.resolve_many([A, B], time.time()))
+    await eventually(lambda: one.held.read == 1)
+    await one.put(B, "new")
+    one.held.let_go()
+    one.held.hold()
+    await eventually(lambda: one.held.asked[-1] == [B.key])
+    await one.put(A, "two")
+    later = asyncio.ensure_future(one.say(A))
+    await asyncio.sleep(0)
+    one.held.let_go()
+    assert await later == "two"
+    assert [said(found) for found in await together] == ["one", "new"]
+
+
 async def test_a_slow_reader_brings_nothing_old_into_an_emptied_redis(
     workers: Workers, redis: Redis
 ) -> None:

@@ -461,6 +461,20 @@ async def test_the_memos_are_bounded(answering: Answering, monkeypatch: pytest.M
     assert not await is_fast(connection, json_of(ITEM, "X-Long: " + "y" * 2_048))
 
 
+async def test_a_connection_remembers_few_prefixes_and_counts_for_all(
+    answering: Answering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast_path, "CELLS_MAX", 1)
+    await answering.put("A", text(1, "URL", URL), prefix=OTHER)
+    asked = [*(json_of(f"{prefix}/A") for prefix in (PREFIX, OTHER)), WEB, get(f"/{OTHER}/A")]
+    connection = await answering.prepare(*asked)
+    before = answering.counts
+    for request in asked * 5:
+        assert await is_fast(connection, request)
+    grown = {meaning: value - before[meaning] for meaning, value in answering.counts.items()}
+    assert list(grown.values()) == [5, 5, 5, 5]
+
+
 # The life of a connection
 
 
@@ -547,3 +561,26 @@ async def test_who_has_said_all_gets_a_fast_answer_and_the_end(
     connection.send(JSON, rest)
     assert connection.protocol.eof_received() is False
     assert await connection.answered() == answer
+
+
+async def test_a_body_that_comes_after_its_answer_is_no_request(answering: Answering) -> None:
+    connection = await answering.prepare(JSON)
+    with_body = json_of(ITEM, f"Content-Length: {len(JSON)}")
+    early = connection.early_answers
+    assert head_of(await connection.ask(with_body))[0] == 200
+    assert await connection.ask(JSON) == b""
+    assert connection.early_answers == early
+    assert head_of(await connection.ask(JSON))[0] == 200
+    assert connection.early_answers == early
+
+
+async def test_the_rest_of_a_request_is_no_request_whatever_it_looks_like(
+    answering: Answering,
+) -> None:
+    connection = await answering.prepare(JSON)
+    answer = await connection.ask(JSON)
+    early = connection.early_answers
+    begun = b"GET /robots.txt HTTP/1.1\r\nX-Rest: "
+    assert await connection.ask(JSON + begun) == answer
+    assert (await connection.ask(JSON)).endswith(b"Request-rate: 1/1\n")
+    assert connection.early_answers == early
