@@ -4,8 +4,8 @@
 
 Starts a node of its own with several workers in a temporary folder. Readers ask over JSON, redirect
 and batch, writers register, change and delete, each over connections that reach any worker, while
-workers and Valkey are killed, Valkey is stopped and emptied, announcements are swallowed and
-sessions of PostgreSQL are cut. What is promised is written in loadtest/interleaving_book.py.
+workers are killed and replaced, Valkey is killed, stopped and emptied, announcements are swallowed
+and sessions of PostgreSQL are cut. What is promised is written in loadtest/interleaving_book.py.
 
 Prints one line of JSON: operations by kind, answers by outcome, faults, the longest time that an
 acknowledged write stayed unseen (ms; on the healthy node, and with Redis lost), and violations.

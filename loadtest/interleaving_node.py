@@ -90,6 +90,11 @@ class Node:
                 self._process.kill()
                 self._process.wait(10)
 
+    def replace_workers(self) -> None:
+        """SIGHUP: every worker is replaced, one after the other."""
+        assert self._process is not None
+        _send(self._process.pid, signal.SIGHUP)
+
     @property
     def operator_key(self) -> str:
         return (self.data / "operator.key").read_text().strip()
@@ -131,7 +136,13 @@ class Faults:
     """What goes wrong; those that cost the workers their Redis say so."""
 
     LOSSES = ("kill_valkey", "stop_valkey", "cut_bulletin", "cut_clients")
-    HARMLESS = ("kill_worker", "cut_sessions", "flush_valkey", "swallow_announcement")
+    HARMLESS = (
+        "kill_worker",
+        "replace_workers",
+        "cut_sessions",
+        "flush_valkey",
+        "swallow_announcement",
+    )
 
     def __init__(self, node: Node, chooser: random.Random) -> None:
         self._node = node
@@ -146,6 +157,9 @@ class Faults:
 
     async def kill_worker(self) -> None:
         self._signal("worker", signal.SIGKILL)
+
+    async def replace_workers(self) -> None:
+        self._node.replace_workers()
 
     async def cut_sessions(self) -> None:
         """Some sessions of PostgreSQL end, as the server ends them."""

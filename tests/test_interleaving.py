@@ -11,7 +11,7 @@ VISIBLE_S, LOST_S = 0.1, 1.0
 # What the short form allows: a machine that is busy with other things is not a broken promise; the
 # faults that it is to find leave something unseen for a minute.
 BUSY_MACHINE = Bounds(visible_s=1.5, lost_s=3.0)
-OPERATIONS, FAULTS, RATE = 20_000, 9, 1_500
+OPERATIONS, FAULTS, RATE = 20_000, 10, 1_500
 
 
 async def test_no_version_goes_back_and_what_was_acknowledged_is_seen(scratch: Path) -> None:
