@@ -1,7 +1,10 @@
 """What SIGHUP means: that the terminal was closed, or that the workers are to be replaced."""
 
+import contextlib
+import errno
 import os
 import signal
+import termios
 
 
 class Hangup:
@@ -18,8 +21,14 @@ class Hangup:
         self._ends_with_terminal = _has_terminal() and not is_ignored
 
     def was_the_terminal(self) -> bool:
-        """Whether a SIGHUP that just came means that the terminal is gone."""
-        return self._ends_with_terminal and not _has_terminal()
+        """Whether a SIGHUP that just came means that the terminal is gone.
+
+        Then what is still said goes nowhere, instead of failing.
+        """
+        is_gone = self._ends_with_terminal and not _has_terminal()
+        if is_gone:
+            _say_nothing_more()
+        return is_gone
 
 
 def _has_terminal() -> bool:
@@ -28,3 +37,22 @@ def _has_terminal() -> bool:
     except OSError:
         return False
     return True
+
+
+def _say_nothing_more() -> None:
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        # Only what was the terminal: a log file goes on being written.
+        with contextlib.suppress(OSError):
+            if os.isatty(descriptor) or _is_hung_up(descriptor):
+                os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+def _is_hung_up(descriptor: int) -> bool:
+    """True for a terminal that is gone, which is none any more when asked."""
+    try:
+        termios.tcgetattr(descriptor)
+    except termios.error as error:
+        return bool(error.args[0] == errno.EIO)
+    return False

@@ -58,19 +58,22 @@ async def listen(
         await asyncio.sleep(_LOOK_EVERY_S)
 
 
-def refuse_newcomers(listening: socket.socket) -> None:
+def refuse_newcomers(listening: socket.socket) -> bool:
     """Let nobody connect any more, without losing who has: for the moments before the end.
 
-    Closing at once would reset who connects between the last accept and the close.
+    Closing at once would reset who connects between the last accept and the close. Returns
+    whether it could be done: some machines forbid it to ordinary accounts.
     """
     if sys.platform != "linux":
-        return
+        return False
     program = b"".join(struct.pack("HBBI", *step) for step in _FILTER)
     kept = ctypes.create_string_buffer(program, len(program))
     filter_ = struct.pack("HL", len(_FILTER), ctypes.addressof(kept))
     # Where it is forbidden, the end is as abrupt as it is elsewhere.
     with contextlib.suppress(OSError):
         listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_)
+        return True
+    return False
 
 
 def _bound(address: Address, number: int) -> tuple[socket.socket, ...]:

@@ -20,7 +20,7 @@ from tests.recorded import Exchange, http_exchanges, proxy_exchanges
 from tests.tenant import Tenant, tenant
 
 # As long as the prefix that was recorded.
-PREFIX = "88.102.7"
+PREFIX = "88.102.8"
 SEED = 20_261_123
 NUMBER = 400
 PATIENCE_S = 30
@@ -135,7 +135,7 @@ def _check_expiry(one: Answer, other: Answer) -> None:
 @pytest.fixture(scope="module")
 def factory(node: RunningNode) -> Tenant:
     """An enterprise with the records of the generated and of the recorded requests."""
-    made = tenant(node, PREFIX, 70)
+    made = tenant(node, PREFIX, 5370)
     _put(made, {suffix: values for suffix, values in RECORDS.items() if _may_exist(suffix)})
     _put(made, RECORDED)
     return made

@@ -99,7 +99,8 @@ async def test_who_waits_is_kept_when_newcomers_are_refused(
     (door,) = await listening(address, 1)
     closing.append(door)
     callers = [connected(address) for _ in range(3)]
-    refuse_newcomers(door)
+    if not refuse_newcomers(door):
+        pytest.skip("this machine forbids this account to filter what it listens to")
     for caller in callers:
         caller.sendall(b"asked")
     late = socket.socket()
