@@ -230,8 +230,20 @@ def processes_of(node: RunningNode) -> list[str]:
 def test_a_closed_terminal_ends_the_node_and_a_sent_sighup_does_not(own_node: RunningNode) -> None:
     terminal, inner = pty.openpty()
     process = subprocess.Popen(
-        # The program becomes the leader of a session whose terminal this is.
-        ["setsid", "--ctty", sys.executable, "-m", "node", "up", "--workers", "2"],
+        # The program becomes the leader of a session whose terminal this is, also where the tests
+        # run under nohup.
+        [
+            "env",
+            "--default-signal=HUP",
+            "setsid",
+            "--ctty",
+            sys.executable,
+            "-m",
+            "node",
+            "up",
+            "--workers",
+            "2",
+        ],
         env=own_node.environment_for_test(),
         stdin=inner,
         stdout=inner,
