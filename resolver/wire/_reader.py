@@ -27,6 +27,11 @@ class Reader:
     def remaining_bytes(self) -> int:
         return len(self._data) - self.offset
 
+    @property
+    def rest(self) -> bytes:
+        """The bytes that are left, without moving on."""
+        return self._data[self.offset :]
+
     def damaged(self, expected: str, offset: int | None = None) -> InvalidValueError:
         """The error to raise: what is damaged, where, and what was expected there."""
         place = self.offset if offset is None else offset
@@ -79,6 +84,14 @@ class Reader:
         if not 0 <= count <= most:
             raise self.damaged(f"a count of 0 to {most}, found {count}", start)
         return count
+
+    def padding(self, size_bytes_max: int) -> bytes:
+        """All that is left, which may be zero bytes only."""
+        rest = self.rest
+        if len(rest) > size_bytes_max or rest.strip(b"\x00"):
+            raise self.damaged(f"the end or at most {size_bytes_max} zero bytes")
+        self.offset += len(rest)
+        return rest
 
     def end(self) -> None:
         """Accept that nothing is left."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from resolver.errors import InvalidValueError
 from resolver.record import Reference
+from resolver.wire._fields import counted
 from resolver.wire._reader import Reader
 
 # Eight times the longest identifier of this node: a reference may point to a foreign one.
@@ -65,7 +66,7 @@ class AdminRecord:
     def to_wire(self) -> bytes:
         end = _LEGACY_END if self.legacy_length else b""
         head = _U2.pack(self.permissions)
-        return head + _counted(self.handle.encode()) + _I4.pack(self.index) + end
+        return head + counted(self.handle.encode()) + _I4.pack(self.index) + end
 
     @classmethod
     def from_wire(cls, data: bytes) -> "AdminRecord":
@@ -88,7 +89,7 @@ class AdminRecord:
 
 def references_to_wire(references: Iterable[Reference]) -> bytes:
     """HS_VLIST: the identifiers and indexes of a group."""
-    parts = [_counted(one.handle.encode()) + _I4.pack(one.index) for one in references]
+    parts = [counted(one.handle.encode()) + _I4.pack(one.index) for one in references]
     return _I4.pack(len(parts)) + b"".join(parts)
 
 
@@ -136,7 +137,7 @@ class Server:
         return str(ipaddress.IPv6Address(self.address))
 
     def to_wire(self) -> bytes:
-        parts = [_I4.pack(self.server_id), self.address, _counted(self.public_key)]
+        parts = [_I4.pack(self.server_id), self.address, counted(self.public_key)]
         parts.append(_I4.pack(len(self.interfaces)))
         parts += (one.to_wire() for one in self.interfaces)
         return b"".join(parts)
@@ -163,8 +164,8 @@ class SiteInfo:
         mask = _PRIMARY * self.is_primary | _MULTI_PRIMARY * self.is_multi_primary
         version = (_SITE_FORMAT_VERSION, self.protocol_major, self.protocol_minor)
         parts = [_SITE_HEAD.pack(*version, self.serial, mask, self.hash_option)]
-        parts += (_counted(self.hash_filter.encode()), _I4.pack(len(self.attributes)))
-        parts += (_counted(text.encode()) for pair in self.attributes for text in pair)
+        parts += (counted(self.hash_filter.encode()), _I4.pack(len(self.attributes)))
+        parts += (counted(text.encode()) for pair in self.attributes for text in pair)
         parts.append(_I4.pack(len(self.servers)))
         parts += (server.to_wire() for server in self.servers)
         return b"".join(parts)
@@ -317,8 +318,8 @@ def _number(reader: Reader) -> int:
 
 def _key_to_wire(name: str, numbers: Iterable[int]) -> bytes:
     # One bit more than the number needs keeps the sign bit clear.
-    parts = [_counted(one.to_bytes(one.bit_length() // 8 + 1, "big")) for one in numbers]
-    return _counted(name.encode()) + b"\x00\x00" + b"".join(parts)
+    parts = [counted(one.to_bytes(one.bit_length() // 8 + 1, "big")) for one in numbers]
+    return counted(name.encode()) + b"\x00\x00" + b"".join(parts)
 
 
 def _index(reader: Reader) -> int:
@@ -326,7 +327,3 @@ def _index(reader: Reader) -> int:
     if index < 0:
         raise reader.damaged("an index of 0 or more", reader.offset - 4)
     return index
-
-
-def _counted(data: bytes) -> bytes:
-    return _I4.pack(len(data)) + data
