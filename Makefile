@@ -2,6 +2,7 @@
 #
 #   PYTHON=/path/to/python3   the Python of .venv (3.11 or newer); default python3
 #   BENCH='--only cached-one'   with `make bench`: its options
+#   SOAK='--minutes 5'       with `make soak`: its options
 #   LOAD_TIME=5m LOAD_USERS=40 LOAD_SHAPE=constant   with `make load` (docs/load.md)
 #   UPGRADE=1                 with `make lock`: take newer versions instead of keeping the locked
 
@@ -14,7 +15,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 # The recipes change one shared .venv: they run one after the other, also under `make -j`.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help run install install-dev test check bench load lock clean
+.PHONY: help run install install-dev test check bench load soak lock clean
 
 help:
 	@echo 'make run     start the node with its own stores, data in ./var (IDNODE_DATA)'
@@ -22,6 +23,7 @@ help:
 	@echo 'make check   format, lint, types, and which package may import which'
 	@echo 'make bench   measure the node beside nginx and others (docs/benchmarks.md)'
 	@echo 'make load    a minute of factories, partners and registrars, who check every answer'
+	@echo 'make soak    half an hour at 80 % of the top rate, with writes (docs/benchmarks.md)'
 	@echo 'make lock    compute requirements.lock and requirements-dev.lock anew (needs uv)'
 	@echo 'make clean   remove .venv; the data folder stays'
 
@@ -50,6 +52,9 @@ bench: install-dev
 # exec: Ctrl-C reaches the program itself, which stops what it has started.
 load: install-dev
 	@exec $(IN_VENV)python -m loadtest.load
+
+soak: install-dev
+	@exec $(IN_VENV)python -m loadtest.soak $(SOAK)
 
 lock:
 	@command -v $(UV) >/dev/null || { echo 'make lock needs uv on the PATH' >&2; exit 1; }

@@ -45,11 +45,11 @@ _INTERRUPTED = 130
 def main(words: Sequence[str] | None = None) -> int:
     """Run, print a line for each slice, judge; see above for the exit code."""
     options = options_of(words)
-    # Everything that was started is ended, also when somebody ends this.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if (why := missing(("wrk",))) is not None:
         _say(f"soak: {why}; on Debian: apt-get install wrk")
         return 2
+    # Everything that was started is ended, also when somebody ends this.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with Arena(None, options.identifiers, _say_when) as arena, ExitStack() as stack:
             soak = _soak(arena, stack, options)

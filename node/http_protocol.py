@@ -118,6 +118,17 @@ class BoundedProtocol(HttpToolsProtocol):
         self._arrived.clear()
         self.pipeline.clear()
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Leave nothing of a connection that has ended for the collector, which comes rarely.
+
+        A request that is still worked on keeps what it needs; so few are left to the collector.
+        """
+        if self.cycle is None or self.cycle.response_complete:
+            self.cycle = None  # type: ignore[assignment]  # as uvicorn begins
+            self._answers.forget()
 
     def data_received(self, data: bytes) -> None:
         if self._is_over:
@@ -456,13 +467,19 @@ class _AnswerTransport(asyncio.Transport):
 
     def __init__(self, protocol: BoundedProtocol) -> None:
         super().__init__()
-        self._protocol = protocol
+        self._protocol: BoundedProtocol | None = protocol
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._protocol.transport.write(data)
+        if self._protocol is not None:
+            self._protocol.transport.write(data)
 
     def is_closing(self) -> bool:
-        return self._protocol.transport.is_closing()
+        return self._protocol is None or self._protocol.transport.is_closing()
 
     def close(self) -> None:
-        self._protocol.end()
+        if self._protocol is not None:
+            self._protocol.end()
+
+    def forget(self) -> None:
+        """The connection has ended."""
+        self._protocol = None

@@ -136,6 +136,7 @@ class Worker:
             self._every(SYNC_EVERY_S, self._sync),
             self._every(PING_EVERY_S, self._ping),
             self._every(ADOPT_EVERY_S, self._adopt),
+            self._every(worker_memory.FULL_EVERY_S, worker_memory.collect),
             self._every(REPORT_EVERY_S, self._report),
         ):
             self._tasks.append(asyncio.get_running_loop().create_task(work))
