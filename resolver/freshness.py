@@ -5,6 +5,9 @@ from resolver.entry import Entry
 # While invalidations arrive, an entry is believed this long without asking again: a bound for
 # what no announcement tells (an edit by hand in the database), not the means of coherence.
 CONNECTED_S = 60.0
+# A process asks anew somewhere between this age and CONNECTED_S: entries that were fetched
+# together, after a start, would have to be fetched again together, and everybody would wait.
+RENEWED_FROM_S = 45.0
 # Without invalidations (Redis lost) nothing older than this is believed.
 DISCONNECTED_S = 1.0
 # Invalidations arrive for certain up to this long after a question that the bulletin answered; so
@@ -20,6 +23,12 @@ def is_fresh(entry: Entry, now_s: float, *, connected: bool) -> bool:
     if not entry.is_present:
         cap_s = min(cap_s, ABSENT_S)
     # A clock that stepped back makes an entry young, not old: bound that side, too.
+    return -cap_s < now_s - entry.fetched_at_s < cap_s
+
+
+def is_worth_sharing(entry: Entry, now_s: float) -> bool:
+    """True if an entry of the shared cache may be answered: young enough not to be renewed yet."""
+    cap_s = RENEWED_FROM_S if entry.is_present else ABSENT_S
     return -cap_s < now_s - entry.fetched_at_s < cap_s
 
 

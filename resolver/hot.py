@@ -5,7 +5,13 @@ from collections.abc import Iterable
 from typing import Final, TypeAlias
 
 from resolver.entry import Entry, Prepared
-from resolver.freshness import CONNECTED_S, DISCONNECTED_S, HEARD_S, is_fresh
+from resolver.freshness import (
+    CONNECTED_S,
+    DISCONNECTED_S,
+    HEARD_S,
+    RENEWED_FROM_S,
+    is_fresh,
+)
 from resolver.record import Record
 
 # Beyond the bytes of its answer an entry takes about 500 bytes (loadtest.bench measures it), its
@@ -16,6 +22,8 @@ ABSENT_MAX: Final = 20_000
 # Entries fetched within this time share their moment; they are taken for as old as the first.
 _MOMENT_S: Final = 0.05
 _MOMENTS_MAX: Final = 4_096
+# Multiples of it, without their whole part, fill the unit evenly in any number.
+_GOLDEN: Final = 0.618_034
 # What left the cache is freed piece by piece: all of it at once would stop the process for 20 ms.
 _FREED_A_TURN: Final = 4
 
@@ -31,8 +39,7 @@ class Moment:
 
     __slots__ = ("fetched_at_s", "generation", "since_s", "until_s")
 
-    def __init__(self, generation: int, fetched_at_s: float, *, connected: bool) -> None:
-        cap_s = CONNECTED_S if connected else DISCONNECTED_S
+    def __init__(self, generation: int, fetched_at_s: float, cap_s: float) -> None:
         self.generation = generation
         self.fetched_at_s = fetched_at_s
         # A clock that stepped back makes an entry young, not old: bound that side, too.
@@ -41,7 +48,7 @@ class Moment:
 
 
 # What the cache let go of belongs to this moment: whoever still holds it must not answer with it.
-_GONE: Final = Moment(-1, 0.0, connected=False)
+_GONE: Final = Moment(-1, 0.0, 0.0)
 
 
 class Kept(Prepared):
@@ -87,6 +94,7 @@ class Hot:
         self._registrations: dict[str, int] = {}
         self._registrations_before = self._registration = 0
         self._stamp_s = 0
+        self._spread = -_GOLDEN  # the first moment lasts longest
         self.generation = 0
         self.heard_at_s = 0.0
         self.connected = False
@@ -228,9 +236,16 @@ class Hot:
         if moment is None or moment.fetched_at_s > fetched_at_s:
             if len(self._moments) >= _MOMENTS_MAX:
                 self._moments.clear()
-            moment = Moment(generation, fetched_at_s, connected=self.connected)
-            self._moments[number] = moment
+            moment = self._moments[number] = Moment(generation, fetched_at_s, self._cap_s())
         return moment
+
+    def _cap_s(self) -> float:
+        """How long the entries of a new moment are believed; the caps of moments that follow each
+        other lie far apart, and together spread evenly."""
+        if not self.connected:
+            return DISCONNECTED_S
+        self._spread = (self._spread + _GOLDEN) % 1.0
+        return CONNECTED_S - self._spread * (CONNECTED_S - RENEWED_FROM_S)
 
     def _drop(self, key: str) -> None:
         for kept_there in (self.young, self._old, self._leaving):

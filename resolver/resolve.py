@@ -11,7 +11,7 @@ from typing import Protocol
 
 from resolver.entry import Entry, Shelf
 from resolver.errors import CacheUnavailableError, RegistryUnavailableError
-from resolver.freshness import DISCONNECTED_S, is_fresh, stale_age_s
+from resolver.freshness import DISCONNECTED_S, is_worth_sharing, stale_age_s
 from resolver.hot import Hot, Kept, Mark
 from resolver.identifier import Identifier
 from resolver.prefix_directory import PrefixDirectory, PrefixState, refusal
@@ -366,7 +366,7 @@ class Resolver:
             and self._cache.is_trusted
             and not self._is_overtaken(flight, entry.record)
             and (entry.record is not None or entry.epoch == shelf.epoch)
-            and is_fresh(entry, now_s, connected=True)
+            and is_worth_sharing(entry, now_s)
         )
         self.lookups.add("l2", "hit" if believed else "miss")
         if entry is None or not believed:

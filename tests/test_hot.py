@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resolver.entry import Entry
-from resolver.freshness import ABSENT_S, CONNECTED_S, DISCONNECTED_S, HEARD_S, stale_age_s
+from resolver.freshness import (
+    ABSENT_S,
+    CONNECTED_S,
+    DISCONNECTED_S,
+    HEARD_S,
+    RENEWED_FROM_S,
+    stale_age_s,
+)
 from resolver.hot import Hot, Kept
 from resolver.record import Record
 
@@ -61,6 +68,20 @@ def test_an_entry_is_believed_for_a_minute_while_invalidations_arrive(hot: Hot) 
     keep(hot, "A", live(3))
     assert version(hot, now_s=listened(hot, NOW_S + CONNECTED_S - 1)) == 3
     assert version(hot, now_s=listened(hot, NOW_S + CONNECTED_S)) is None
+
+
+def test_entries_that_were_fetched_together_are_not_fetched_again_together(hot: Hot) -> None:
+    keys = [f"A{number}" for number in range(60)]
+    for number, key in enumerate(keys):
+        keep(hot, key, live(3, NOW_S + number / 10))
+    left = [
+        sum(version(hot, key, listened(hot, NOW_S + after_s)) == 3 for key in keys)
+        for after_s in (RENEWED_FROM_S - 1, RENEWED_FROM_S + 5, RENEWED_FROM_S + 10, 70)
+    ]
+    assert left[0] == 60
+    assert 35 < left[1] < 60
+    assert 15 < left[2] < 45
+    assert left[3] == 0
 
 
 def test_an_entry_from_the_future_is_not_believed_for_ever(hot: Hot) -> None:
