@@ -15,7 +15,7 @@ from node.data_folder import DataFolder, DataFolderError
 from node.data_folder_error import check_free, explained, free_mb, room_note
 from node.machine_memory import memory_mb
 from node.postgres_leftovers import cluster_name, end_leftovers
-from node.postgres_settings import POSTGRES_PORT, postgres_settings
+from node.postgres_settings import POSTGRES_PORT, WARMING_LIBRARY, postgres_settings
 from node.server_binary import POSTGRES, server_program
 from node.server_log import bound_log, complaint, last_words, size_bytes
 from node.whole_file import sync_dir
@@ -227,7 +227,10 @@ class EmbeddedPostgres:
 
     def _server_arguments(self) -> list[str]:
         place = self._folder.postgres_dir
-        settings = postgres_settings(self._folder.sockets_dir, memory_mb(), free_mb(place))
+        warms = any(self._bin.parent.glob(f"lib/**/{WARMING_LIBRARY}.*"))
+        settings = postgres_settings(
+            self._folder.sockets_dir, memory_mb(), free_mb(place), warms=warms
+        )
         settings["cluster_name"] = cluster_name(place)
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return ["-D", str(place), *options]

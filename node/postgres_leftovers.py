@@ -13,7 +13,8 @@ from pathlib import Path
 
 from node.data_folder_error import DataFolderError
 
-# A fast shutdown writes a checkpoint first: at most the 256 MB of its buffers.
+# A fast shutdown writes a checkpoint first. What takes longer is left to the next start: an
+# immediate shutdown loses nothing that was committed.
 _FAST_PATIENCE_S = 30.0
 # An immediate shutdown writes nothing.
 _IMMEDIATE_PATIENCE_S = 5.0

@@ -10,15 +10,30 @@ POSTGRES_PORT = 5432
 _CONNECTIONS_MAX = 240
 
 
-def postgres_settings(sockets_dir: Path, memory: int, free: int) -> dict[str, str]:
-    """What a small machine needs; `memory` and `free` (disk) in MB."""
+# What was in memory when the server stopped, or at most 5 minutes before it died, is read again
+# in the background at its next start, in the order of the disk.
+WARMING_LIBRARY = "pg_prewarm"
+_WARMING = {"shared_preload_libraries": WARMING_LIBRARY, "pg_prewarm.autoprewarm": "on"}
+
+
+def postgres_settings(
+    sockets_dir: Path, memory: int, free: int, *, warms: bool = False
+) -> dict[str, str]:
+    """What a small machine needs; `memory` and `free` (disk) in MB.
+
+    `warms` says that the server has the library that fills its memory again after a restart.
+    """
     return {
+        **(_WARMING if warms else {}),
         "listen_addresses": "",
         "port": str(POSTGRES_PORT),
         "unix_socket_directories": str(sockets_dir),
         "unix_socket_permissions": "0700",
         "max_connections": str(_CONNECTIONS_MAX),
-        "shared_buffers": f"{share_mb(memory, 8, 32, 256)}MB",
+        # A quarter, as PostgreSQL's manual advises; memory that no page was read into stays free.
+        # 10,000,000 identifiers, random, without caches: 0.67 of the rate of 10,000 with 256 MB,
+        # 0.91 with 4 GB.
+        "shared_buffers": f"{share_mb(memory, 4, 32, 8192)}MB",
         "effective_cache_size": f"{share_mb(memory, 2, 64, 65_536)}MB",
         "maintenance_work_mem": f"{share_mb(memory, 32, 16, 128)}MB",
         "work_mem": f"{share_mb(memory, 256, 4, 16)}MB",
