@@ -3,6 +3,7 @@
 #   PYTHON=/path/to/python3   the Python of .venv (3.11 or newer); default python3
 #   BENCH='--only cached-one'   with `make bench`: its options
 #   SOAK='--minutes 5'       with `make soak`: its options
+#   FUZZ='--minutes 5'       with `make fuzz`: its options
 #   LOAD_TIME=5m LOAD_USERS=40 LOAD_SHAPE=constant   with `make load` (docs/load.md)
 #   UPGRADE=1                 with `make lock`: take newer versions instead of keeping the locked
 
@@ -15,7 +16,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 # The recipes change one shared .venv: they run one after the other, also under `make -j`.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help run install install-dev test check bench load soak lock clean
+.PHONY: help run install install-dev install-fuzz test check bench load soak fuzz lock clean
 
 help:
 	@echo 'make run     start the node with its own stores, data in ./var (IDNODE_DATA)'
@@ -24,11 +25,15 @@ help:
 	@echo 'make bench   measure the node beside nginx and others (docs/benchmarks.md)'
 	@echo 'make load    a minute of factories, partners and registrars, who check every answer'
 	@echo 'make soak    half an hour at 80 % of the top rate, with writes (docs/benchmarks.md)'
-	@echo 'make lock    compute requirements.lock and requirements-dev.lock anew (needs uv)'
+	@echo 'make fuzz    an hour of made-up messages for the native codec (Linux on x86-64)'
+	@echo 'make lock    compute the requirements*.lock files anew (needs uv)'
 	@echo 'make clean   remove .venv; the data folder stays'
 
 install:
 	@PYTHON='$(PYTHON)' sh .ci/install run
+
+install-fuzz: install
+	@PYTHON='$(PYTHON)' sh .ci/install fuzz
 
 install-dev: install
 	@PYTHON='$(PYTHON)' sh .ci/install dev
@@ -56,12 +61,16 @@ load: install-dev
 soak: install-dev
 	@exec $(IN_VENV)python -m loadtest.soak $(SOAK)
 
+fuzz: install-fuzz
+	@exec $(IN_VENV)python -m loadtest.fuzz_codec $(FUZZ) tests/data/native/native-capture.jsonl
+
 lock:
 	@command -v $(UV) >/dev/null || { echo 'make lock needs uv on the PATH' >&2; exit 1; }
 	@$(COMPILE) pyproject.toml --group pyproject.toml:build -o requirements.lock >/dev/null
 	@$(COMPILE) pyproject.toml --group pyproject.toml:dev -c requirements.lock \
 	  -o requirements-dev.lock >/dev/null
-	@echo 'Written: requirements.lock, requirements-dev.lock'
+	@$(COMPILE) --group pyproject.toml:fuzz -o requirements-fuzz.lock >/dev/null
+	@echo 'Written: requirements.lock, requirements-dev.lock, requirements-fuzz.lock'
 
 clean:
 	@rm -rf .venv

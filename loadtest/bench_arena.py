@@ -14,7 +14,8 @@ from loadtest.bench_figures import BenchError, LeftOutError
 from loadtest.bench_load import Wrk
 from loadtest.bench_nginx import Certificate, Constant, Nginx
 from loadtest.bench_node import ServedNode
-from loadtest.bench_programs import Cores, Program, answers, free_port, on_core, program
+from loadtest.bench_programs import Cores, Program, answers, on_core, program
+from loadtest.ports import free_port
 
 Say = Callable[[str], None]
 
@@ -66,7 +67,17 @@ class Arena:
     @property
     def wrk(self) -> Wrk:
         """wrk, away from the core of the server."""
-        return Wrk(_installed("wrk"), on_core(self._cores.client), self._scratch)
+        return Wrk(_installed("wrk"), self.beside, self._scratch)
+
+    @property
+    def under_test(self) -> list[str]:
+        """What stands before the command of a server that is measured."""
+        return on_core(self._cores.server)
+
+    @property
+    def beside(self) -> list[str]:
+        """What stands before the command of a load: away from the core of the server."""
+        return on_core(self._cores.client)
 
     def book(self, count_max: int) -> Book:
         """The book of `count_max` identifiers, or of as many as this run has; made once.
@@ -113,7 +124,7 @@ class Arena:
         """The address of one of our own ASGI applications, once it answers `path` with 200."""
         port = free_port()
         command = [sys.executable, "-m", f"loadtest.{name}", "--port", str(port), *words]
-        started = Program([*on_core(self._cores.server), *command], self.place(name))
+        started = Program([*self.under_test, *command], self.place(name))
         stack.callback(started.stop)
         url = f"http://127.0.0.1:{port}"
         started.wait_ready(lambda: answers(url, path, 200))

@@ -4,11 +4,13 @@ python -m loadtest.bench_asgi_hello --port 8001 --body-file answer.json
 """
 
 import argparse
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import uvicorn
+import uvloop
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Application = Callable[[dict[str, Any], Any, Send], Awaitable[None]]
@@ -37,6 +39,19 @@ def server(application: Application, port: int) -> uvicorn.Server:
             log_level="warning",
         )
     )
+
+
+def serve_store(
+    description: str | None, url_name: str, serve: Callable[[str, int], Coroutine[Any, Any, None]]
+) -> None:
+    """Read the command line, and serve until SIGTERM from a store that `run.json` names."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--run-file", type=Path, required=True)
+    options = parser.parse_args()
+    # The address holds a password: it comes from a file, not from the command line.
+    url = json.loads(options.run_file.read_text())[url_name]
+    uvloop.run(serve(url, options.port))
 
 
 def main() -> None:

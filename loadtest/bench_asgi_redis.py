@@ -5,16 +5,13 @@
 It answers a path with the value under the key `bench:` and that path.
 """
 
-import argparse
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import uvloop
 from redis.asyncio import Redis
 
-from loadtest.bench_asgi_hello import Send, reply, server
+from loadtest.bench_asgi_hello import Send, reply, serve_store, server
 
 _KEY = "bench:"
 # Where the node keeps its entries.
@@ -64,13 +61,7 @@ async def _serve(redis_url: str, port: int) -> None:
 
 def main() -> None:
     """Serve until SIGTERM."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--run-file", type=Path, required=True)
-    options = parser.parse_args()
-    # The address holds a password: it comes from a file, not from the command line.
-    redis_url = json.loads(options.run_file.read_text())["redis_url"]
-    uvloop.run(_serve(redis_url, options.port))
+    serve_store(__doc__, "redis_url", _serve)
 
 
 if __name__ == "__main__":

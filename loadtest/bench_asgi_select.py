@@ -6,15 +6,11 @@ It answers the path of an identifier with the bytes of its record, as the book h
 pool is asyncpg's own, which prepares a statement at its first use and keeps it.
 """
 
-import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 import asyncpg
-import uvloop
 
-from loadtest.bench_asgi_hello import Send, reply, server
+from loadtest.bench_asgi_hello import Send, reply, serve_store, server
 
 _PATH = "/api/handles/"
 _SELECT = "SELECT data FROM identifier WHERE key = $1"
@@ -32,13 +28,7 @@ async def _serve(postgres_url: str, port: int) -> None:
 
 def main() -> None:
     """Serve until SIGTERM."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--run-file", type=Path, required=True)
-    options = parser.parse_args()
-    # The address holds a password: it comes from a file, not from the command line.
-    postgres_url = json.loads(options.run_file.read_text())["postgres_url"]
-    uvloop.run(_serve(postgres_url, options.port))
+    serve_store(__doc__, "postgres_url", _serve)
 
 
 if __name__ == "__main__":

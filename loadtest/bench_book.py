@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -15,7 +14,8 @@ import asyncpg
 import uvloop
 
 from loadtest.bench_figures import BenchError
-from loadtest.bench_programs import Answer, Program, answers, ask, free_port, on_core
+from loadtest.bench_programs import Answer, Program, answers, ask, on_core, printed
+from loadtest.ports import free_port
 
 # One file of this many rows is written, registered and removed before the next one.
 _FILE_ROWS = 1_000_000
@@ -163,17 +163,7 @@ class Book:
         self._say(f"registered {numbers.stop:,} of {self.count:,} ({rate:,.0f}/s)")
 
     def _cli(self, *words: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "node", *words],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            said = (done.stderr or done.stdout).strip()
-            raise BenchError(f"idnode {words[0]} ended with {done.returncode}: {said}")
-        return done.stdout
+        return printed(f"idnode {words[0]}", ["node", *words], self.environment)
 
 
 async def _settle(postgres_url: str) -> None:

@@ -4,22 +4,21 @@ Lines that share a side are measured in the same rounds, one side after the othe
 """
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from loadtest import bench_asgi_redis
+from loadtest import bench_asgi_redis, bench_native
 from loadtest.bench_arena import Arena
 from loadtest.bench_book import Book, product_url
 from loadtest.bench_figures import P99, BenchError, Line, Measure, Result, beyond, result_of
 from loadtest.bench_load import Questions
 from loadtest.bench_nginx import Constant
 from loadtest.bench_node import ServedNode
-from loadtest.bench_programs import Answer, ask, free_port
+from loadtest.bench_programs import Answer, ask, printed
 from loadtest.bench_sides import Side, batch_side, node_side, tier_side
+from loadtest.ports import free_port
 
 # As many identifiers as a factory's products that are asked for in one hour.
 _SMALL = 10_000
@@ -292,16 +291,8 @@ def _registration(arena: Arena, lines: Sequence[Line], rounds: int, seconds: int
 
 def _bulk(book: Book, rows: int, prefix: str) -> dict[str, float]:
     words = ["--rows", str(rows), "--prefix", prefix, "--data", str(book.data), "--at-least", "0"]
-    done = subprocess.run(
-        [sys.executable, "-m", "loadtest.bulk_registration", *words],
-        env=book.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise BenchError(f"bulk registration failed: {done.stderr.strip()[-300:]}")
-    figures: dict[str, float] = json.loads(done.stdout)
+    out = printed("bulk registration", ["loadtest.bulk_registration", *words], book.environment)
+    figures: dict[str, float] = json.loads(out)
     return figures
 
 
@@ -350,6 +341,7 @@ CONTESTS = (
         (Line("postgres", "node on PostgreSQL", "ASGI SELECT", at_least=0.8),),
         partial(_in_turn, _postgres),
     ),
+    Contest(bench_native.LINES, bench_native.measured),
     Contest(
         (Line("memory", "growth", "body", at_most=600, needs=()),),
         _memory,

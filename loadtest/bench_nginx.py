@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtest.bench_figures import BenchError
-from loadtest.bench_programs import Program, answers, ask, free_port, on_core
+from loadtest.bench_programs import Program, answers, ask, on_core
+from loadtest.ports import free_port
 
 _CONFIGURATION = """
 daemon off;

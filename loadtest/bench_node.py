@@ -11,8 +11,9 @@ import psutil
 
 from loadtest.bench_book import Book, environment, product_url
 from loadtest.bench_figures import BenchError
-from loadtest.bench_programs import Program, answers, ask, free_port, on_core
+from loadtest.bench_programs import Program, answers, ask, on_core
 from loadtest.plain_client import Lost, PlainClient, get
+from loadtest.ports import free_port
 
 # Enough to keep one worker busy, few enough that a miss is not waited for by many.
 _WARMING_CLIENTS = 16

@@ -4,9 +4,9 @@ import http.client
 import os
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +21,8 @@ _READY_WITHIN_S = 120.0
 _STOP_WITHIN_S = 60.0
 _ANSWER_WITHIN_S = 10.0
 _PAUSE_S = 0.05
+# The end of what a program has said that failed: where the reason is.
+_SHOWN_CHARACTERS_MAX = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,19 @@ def program(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join(folders))
 
 
-def free_port() -> int:
-    """A port that nobody uses right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def printed(name: str, words: Sequence[str], environment: Mapping[str, str]) -> str:
+    """What a Python module prints that runs to its end: its name and its options are `words`.
+
+    Raises:
+        BenchError: says that `name` failed, and why.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", *words], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()[-_SHOWN_CHARACTERS_MAX:]
+        raise BenchError(f"{name} ended with {done.returncode}: {said}")
+    return done.stdout
 
 
 class Program:

@@ -19,7 +19,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 from collections import Counter
@@ -35,6 +34,7 @@ from loadtest.interleaving_book import Book, Bounds, BrokenPromiseError, Found, 
 from loadtest.interleaving_client import Answer, Client
 from loadtest.interleaving_node import PREFIX, Faults, Node, NodeError
 from loadtest.plain_client import Lost
+from loadtest.ports import free_port
 from resolver.response_code import ResponseCode
 
 READERS, WRITERS = 32, 6
@@ -447,7 +447,7 @@ async def interleave(
     Raises:
         NodeError: if the node does not start.
     """
-    node = Node(folder / "node", _free_port(), workers)
+    node = Node(folder / "node", free_port(), workers)
     this = asyncio.current_task()
     assert this is not None
     # The node is stopped, also when somebody ends this.
@@ -497,12 +497,6 @@ def main(words: Sequence[str] | None = None) -> int:
     if report.violations:
         sys.stderr.write(f"violation: {report.violation}\n")
     return 1 if report.violations else 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

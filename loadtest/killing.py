@@ -15,7 +15,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from pathlib import Path
 import psutil
 
 from loadtest.plain_client import Lost, PlainClient, Sums, get, put
+from loadtest.ports import free_port
 
 _PREFIX = "88.608.1001"
 _KNOWN = ("00041250500735", "00000000959742", "09780670022151", "00602652170560")
@@ -260,13 +260,6 @@ async def _quiet_part(node: Node) -> int:
             f"requests {load.sums.sent}"
         )
     return counted
-
-
-def free_port() -> int:
-    """A port that nobody uses right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def main(words: Sequence[str] | None = None) -> int:

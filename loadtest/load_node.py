@@ -15,7 +15,8 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from loadtest.killing import READY_WITHIN_S, free_port
+from loadtest.killing import READY_WITHIN_S
+from loadtest.ports import free_port
 
 # As long as one answer may take; the metrics page of a busy node is the slowest.
 ANSWER_WITHIN_S = 30.0

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from metrics.day import DAY_S, SHANGHAI_OFFSET_S, day_number
 from metrics.journal import (
@@ -24,7 +24,8 @@ ROTATION_PAUSE_S = 5.0
 # The memo of questions that were counted before; an entry is some 400 bytes.
 MEMO_MAX = 100_000
 
-_HotKey = tuple[str, str, str, str, str, str, str]
+CountKey: TypeAlias = tuple[str, str, str, str, str, str, str]
+"""Level, prefix, caller class, caller, channel, outcome, source."""
 
 
 class Cells(NamedTuple):
@@ -56,7 +57,7 @@ class Counting:
         self._size = size
         self._journal = Journal(folder, now_s, size)
         self._retired: list[Journal] = []
-        self._hot: dict[_HotKey, tuple[int, int]] = {}
+        self._hot: dict[CountKey, tuple[int, int]] = {}
         self._day_end_s = 0.0
         self._day = 0
         self._sources_today = 0
@@ -75,45 +76,18 @@ class Counting:
         source: str,
     ) -> None:
         """Count one resolution. `prefix` is an allotted prefix key, or empty for any other."""
-        self.add(1, now_s, level, prefix, caller_class, caller, channel, outcome, source)
+        self.add(1, now_s, (level, prefix, caller_class, caller, channel, outcome, source))
 
-    def add(
-        self,
-        number: int,
-        now_s: float,
-        level: str,
-        prefix: str,
-        caller_class: str,
-        caller: str,
-        channel: str,
-        outcome: str,
-        source: str,
-    ) -> None:
+    def add(self, number: int, now_s: float, key: CountKey) -> None:
         """Count `number` resolutions of one kind, answered together; see `count`."""
-        self.keep_day(now_s)
-        key = (level, prefix, caller_class, caller, channel, outcome, source)
-        slots = self._hot.get(key)
-        if slots is None:
-            slots = self._open_slots(key, now_s)
-        add = self._journal.add
+        slots = self._slots_today(key, now_s)
+        add = self._journal.add  # after the slots: they may be in a new journal
         add(slots[0], number)
         add(slots[1], number)
 
-    def cells(
-        self,
-        now_s: float,
-        level: str,
-        prefix: str,
-        caller_class: str,
-        caller: str,
-        channel: str,
-        outcome: str,
-        source: str,
-    ) -> Cells:
+    def cells(self, now_s: float, key: CountKey) -> Cells:
         """Where `count` would count, for the caller to do it; valid on the day of `now_s`."""
-        self.keep_day(now_s)
-        key = (level, prefix, caller_class, caller, channel, outcome, source)
-        slots = self._hot.get(key) or self._open_slots(key, now_s)
+        slots = self._slots_today(key, now_s)
         return Cells(self._journal.memory, *slots)
 
     @property
@@ -153,7 +127,11 @@ class Counting:
         self._sources_today = 0
         self.on_void()
 
-    def _open_slots(self, key: _HotKey, now_s: float) -> tuple[int, int]:
+    def _slots_today(self, key: CountKey, now_s: float) -> tuple[int, int]:
+        self.keep_day(now_s)
+        return self._hot.get(key) or self._open_slots(key, now_s)
+
+    def _open_slots(self, key: CountKey, now_s: float) -> tuple[int, int]:
         try:
             slots = self._slots(key)
         except JournalFullError:
@@ -163,7 +141,7 @@ class Counting:
         self._hot[key] = slots
         return slots
 
-    def _slots_of_next(self, key: _HotKey, now_s: float) -> tuple[int, int]:
+    def _slots_of_next(self, key: CountKey, now_s: float) -> tuple[int, int]:
         if abs(now_s - self._refused_at_s) < ROTATION_PAUSE_S:
             return self._coarse_slots(key)
         try:
@@ -173,7 +151,7 @@ class Counting:
             return self._coarse_slots(key)
         return self._slots(key)
 
-    def _coarse_slots(self, key: _HotKey) -> tuple[int, int]:
+    def _coarse_slots(self, key: CountKey) -> tuple[int, int]:
         """Without room for a new journal the count goes on: what has no slot yet is counted
         without prefix and caller, or without source."""
         level, prefix, caller_class, _, channel, outcome, source = key
@@ -189,7 +167,7 @@ class Counting:
             unknown = SourceMeaning(day, "", SOURCE_OVERFLOW)
             return count, journal.source_slot(unknown, reserve=True)
 
-    def _slots(self, key: _HotKey) -> tuple[int, int]:
+    def _slots(self, key: CountKey) -> tuple[int, int]:
         prefix, source = key[1], key[-1]
         count = self._journal.count_slot(CountMeaning(self._day, *key[:-1]))
         if self._sources_today >= SOURCES_A_DAY_MAX:

@@ -2,9 +2,10 @@
 
 from typing import Final
 
-# Which resolver was asked: the node's own (routing questions for prefix handles, and names it
-# does not host) or the one of an enterprise whose prefix it hosts. One look-up through a recursive
-# server can reach both, so the levels are never added. Source: docking agreement, tables T3, T8.
+# Which resolver was asked: the node's own (routing questions for prefix handles, names below
+# prefixes of its own, and names it does not host) or the one of an enterprise whose prefix it
+# hosts. One look-up through a recursive server can reach both, so the levels are never added.
+# Source: docking agreement, tables T3, T8.
 LEVEL_NODE: Final = "node"
 LEVEL_ENTERPRISE: Final = "enterprise"
 LEVELS: Final = (LEVEL_NODE, LEVEL_ENTERPRISE)
@@ -13,13 +14,24 @@ LEVELS: Final = (LEVEL_NODE, LEVEL_ENTERPRISE)
 CHANNEL_HTTP_JSON: Final = "http_json"
 CHANNEL_REDIRECT: Final = "redirect"
 CHANNEL_BATCH: Final = "batch"
-CHANNELS: Final = (CHANNEL_HTTP_JSON, CHANNEL_REDIRECT, CHANNEL_BATCH)
+CHANNEL_NATIVE_UDP: Final = "native_udp"
+CHANNEL_NATIVE_TCP: Final = "native_tcp"
+CHANNEL_NATIVE_HTTP: Final = "native_http"  # native messages inside HTTP
+CHANNELS: Final = (
+    CHANNEL_HTTP_JSON,
+    CHANNEL_REDIRECT,
+    CHANNEL_BATCH,
+    CHANNEL_NATIVE_UDP,
+    CHANNEL_NATIVE_TCP,
+    CHANNEL_NATIVE_HTTP,
+)
 
 OUTCOME_FOUND: Final = "found"
 OUTCOME_FOUND_STALE: Final = "found_stale"  # right when last heard, the registry being away
 OUTCOME_VALUES_NOT_FOUND: Final = "values_not_found"
 OUTCOME_NOT_FOUND: Final = "not_found"
 OUTCOME_NOT_RESPONSIBLE: Final = "not_responsible"  # the prefix does not live here, or suspended
+OUTCOME_REFERRED: Final = "referred"  # told which other node to ask
 OUTCOME_INVALID: Final = "invalid"  # not a well-formed question
 OUTCOME_REFUSED: Final = "refused"  # wrong or revoked key, over a limit
 OUTCOME_UNAVAILABLE: Final = "unavailable"  # we could not know the answer
@@ -29,6 +41,7 @@ OUTCOMES: Final = (
     OUTCOME_VALUES_NOT_FOUND,
     OUTCOME_NOT_FOUND,
     OUTCOME_NOT_RESPONSIBLE,
+    OUTCOME_REFERRED,
     OUTCOME_INVALID,
     OUTCOME_REFUSED,
     OUTCOME_UNAVAILABLE,

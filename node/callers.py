@@ -100,21 +100,20 @@ class Callers:
         return (caller, at_s + kept_s) if is_fresh else (None, 0.0)
 
     async def _caller(self, text: str, now_s: float) -> Caller | None:
-        remembered = self._remembered.get(text)
-        kept_s = REMEMBERED_CONNECTED_S if self.connected else REMEMBERED_S
-        if remembered is not None and abs(now_s - remembered[0]) < kept_s:
-            return remembered[1]
+        caller, until_s = self.remembered(text, now_s)
+        if until_s:  # known, if only as a key that opens nothing
+            return caller
         parsed = api_keys.parse_key(text)
         if parsed is None:
             return None
-        generation = self._generation
+        before, generation = self._remembered.get(text), self._generation
         try:
             async with self._database.connection() as connection:
                 owner = await api_keys.find_parsed(connection, *parsed)
         except RegistryUnavailableError:
             # Who was known a moment ago goes on being served while PostgreSQL is away.
-            if remembered is not None:
-                return remembered[1]
+            if before is not None:
+                return before[1]
             raise
         caller = None if owner is None else _caller_of(owner)
         if generation == self._generation:

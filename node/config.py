@@ -2,7 +2,11 @@
 
 import os
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
+
+from node.identity import Identity
+from resolver.errors import InvalidIdentifierError
 
 # More processes than any machine of one node has cores for.
 WORKERS_MAX = 64
@@ -20,6 +24,11 @@ _RATE_PER_SOURCE = 5_000
 _RATE_PER_CALLER = 20_000
 # PostgreSQL answers ten times as many look-ups: the rest is left for names that exist.
 _UNKNOWN_RATE = 1_000
+# What a written address can be made to receive: 4 Mbit/s at most, which harms nobody. A client that
+# connects once is no stranger any more.
+_UDP_RATE = 1_000
+# Nobody lists as many people who may do everything.
+_SERVER_ADMINS_MAX = 100
 
 
 class ConfigError(Exception):
@@ -67,8 +76,21 @@ class Config:
         https_host, https_port: where HTTPS is served besides HTTP. `IDNODE_HTTPS` as
             `host:port`; None means nowhere.
         tls_certificate, tls_key: `IDNODE_TLS_CERT`, `IDNODE_TLS_KEY`, PEM files of the
-            certificate with its chain, and of its private key; both are needed for HTTPS, and read
-            when a worker starts.
+            certificate with its chain, and of its private key, read when a worker starts. Neither
+            means a certificate that the node makes and nobody else vouches for.
+        handle_host, handle_port: where the Handle protocol is served over UDP and TCP.
+            `IDNODE_HANDLE` as `host:port`, default `127.0.0.1:2641`, or `off`; None means nowhere.
+        handle_is_chosen: whether `IDNODE_HANDLE` was set. Where it was not, a node whose port is
+            taken serves without the protocol.
+        public_address: `IDNODE_PUBLIC_ADDRESS`, the IP address under which others reach this node,
+            as HS_SITE tells it; None means the one on which it listens. A wrong one sends clients
+            elsewhere.
+        udp_rate: `IDNODE_UDP_RATE`, packets a second of answers to datagrams from one network (/24,
+            or /56 of IPv6) in which no sender has completed a connection lately, default 1000.
+            0 means no limit: the node can be used to flood others.
+        limits_loopback_udp: whether that holds for this machine itself, too: true where it was set.
+        server_admins: `IDNODE_SERVER_ADMINS`, identities such as `300:88.608/ADMIN`, separated by
+            commas, that may do everything over the Handle protocol; default none.
     """
 
     data: Path
@@ -93,11 +115,25 @@ class Config:
     https_port: int | None = None
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    handle_host: str | None = None
+    handle_port: int | None = None
+    handle_is_chosen: bool = False
+    public_address: str | None = None
+    udp_rate: int = _UDP_RATE
+    limits_loopback_udp: bool = False
+    server_admins: tuple[Identity, ...] = ()
 
     @property
     def http(self) -> str:
         """`host:port` of HTTP."""
         return _address(self.http_host, self.http_port)
+
+    @property
+    def handle(self) -> str | None:
+        """`host:port` of the Handle protocol, None where it is not served."""
+        if self.handle_host is None or self.handle_port is None:
+            return None
+        return _address(self.handle_host, self.handle_port)
 
     @property
     def https(self) -> str | None:
@@ -116,6 +152,7 @@ def from_environment() -> Config:
     data = Path(_get("IDNODE_DATA") or "var").absolute()
     host, port = _host_port("IDNODE_HTTP", _get("IDNODE_HTTP") or "127.0.0.1:8000")
     https_host, https_port, certificate, key = _https()
+    handle_host, handle_port = _handle()
     proxies = (_get("IDNODE_TRUSTED_PROXIES") or "").split(",")
     return Config(
         data=data,
@@ -140,6 +177,13 @@ def from_environment() -> Config:
         https_port=https_port,
         tls_certificate=certificate,
         tls_key=key,
+        handle_host=handle_host,
+        handle_port=handle_port,
+        handle_is_chosen=_get("IDNODE_HANDLE") is not None,
+        public_address=_ip_address("IDNODE_PUBLIC_ADDRESS"),
+        udp_rate=_number("IDNODE_UDP_RATE", _UDP_RATE, 0, _RATE_MAX),
+        limits_loopback_udp=_get("IDNODE_UDP_RATE") is not None,
+        server_admins=_identities("IDNODE_SERVER_ADMINS"),
     )
 
 
@@ -162,10 +206,45 @@ def _https() -> tuple[str | None, int | None, Path | None, Path | None]:
     if text is None:
         return None, None, certificate, key
     host, port = _host_port("IDNODE_HTTPS", text)
-    for name, file in (("IDNODE_TLS_CERT", certificate), ("IDNODE_TLS_KEY", key)):
-        if file is None:
-            raise ConfigError(f"{name} is not set: IDNODE_HTTPS needs a certificate and its key")
+    files = {"IDNODE_TLS_CERT": certificate, "IDNODE_TLS_KEY": key}
+    for name, file in files.items():
+        if file is None and any(files.values()):
+            raise ConfigError(f"{name} is not set: a certificate and its key go together")
     return host, port, certificate, key
+
+
+def _handle() -> tuple[str | None, int | None]:
+    text = _get("IDNODE_HANDLE") or "127.0.0.1:2641"
+    return (None, None) if text == "off" else _host_port("IDNODE_HANDLE", text)
+
+
+def _ip_address(name: str) -> str | None:
+    text = _get(name)
+    if text is None:
+        return None
+    try:
+        address = ip_address(text.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        raise ConfigError(f"{name} is {text!r}: expected an IP address") from None
+    if address.is_unspecified:
+        raise ConfigError(f"{name} is {text!r}: expected an address that others can reach")
+    return str(address)
+
+
+def _identities(name: str) -> tuple[Identity, ...]:
+    texts = [text.strip() for text in (_get(name) or "").split(",") if text.strip()]
+    if len(texts) > _SERVER_ADMINS_MAX:
+        raise ConfigError(f"{name} has {len(texts)} entries: at most {_SERVER_ADMINS_MAX}")
+    return tuple(_identity(name, text) for text in texts)
+
+
+def _identity(name: str, text: str) -> Identity:
+    try:
+        return Identity.from_text(text)
+    except InvalidIdentifierError:
+        raise ConfigError(
+            f"{name} has {text!r}: expected index:handle, such as 300:88.608/ADMIN"
+        ) from None
 
 
 def _host_port(name: str, text: str) -> tuple[str, int]:

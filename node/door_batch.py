@@ -117,6 +117,8 @@ def _resolved_result(
     if code != ResponseCode.SUCCESS:
         if resolution.message:
             result["message"] = resolution.message
+        if resolution.referral:
+            result["values"] = values_to_json(resolution.referral)
         return code, result
     values = query.select(resolution.record.values)
     if not values and not query.is_plain:

@@ -17,6 +17,9 @@ from node.http_exchange import (
     decoded_path,
     document_of,
 )
+from node.http_identity import NOBODY, Identities
+from node.identity import Identity
+from node.permission import Permission
 from node.prepared_answers import json_body
 from node.problems import (
     caller_of,
@@ -26,7 +29,7 @@ from node.problems import (
     refusal_of_resolution,
 )
 from node.tally import Tally
-from resolver import handle_json
+from resolver import handle_json, unknown_budget
 from resolver.identifier import Identifier
 from resolver.query import Query
 from resolver.record import ADMIN_READ, PUBLIC_READ
@@ -45,20 +48,35 @@ class _Question:
     query: Query
     public_only: bool | None
     authoritative: bool
+    do_not_refer: bool
     pretty: bool
     callback: str | None
 
 
-_PLAIN = _Question(Query(), public_only=None, authoritative=False, pretty=False, callback=None)
+_PLAIN = _Question(
+    Query(),
+    public_only=None,
+    authoritative=False,
+    do_not_refer=False,
+    pretty=False,
+    callback=None,
+)
 
 
 class JsonDoor:
     """Answers GET, HEAD and POST of one identifier."""
 
-    def __init__(self, resolver: Resolver, callers: Callers, tally: Tally) -> None:
+    def __init__(
+        self,
+        resolver: Resolver,
+        callers: Callers,
+        tally: Tally,
+        identities: Identities = NOBODY,
+    ) -> None:
         self._resolver = resolver
         self._callers = callers
         self._tally = tally
+        self._identities = identities
 
     async def answer(self, exchange: Exchange, now_s: float) -> Reply:
         """The reply to one question; counted before it is returned."""
@@ -67,11 +85,14 @@ class JsonDoor:
         try:
             asked = identifier_of(text)
             question = _question(await _parameters(exchange))
-            caller = await caller_of(self._callers, exchange, now_s)
+            asker = await self._asker(exchange, source, now_s)
         except RefusedError as error:
             self._tally.count(now_s, error.code, CHANNEL_HTTP_JSON, source)
-            return refusal_of(error, text)
-        return await self._answer(asked, question, caller, source, now_s)
+            return await self._identities.reply_to(exchange, error, text)
+        code, reply = await self._answer(asked, question, asker, now_s)
+        if code == ResponseCode.AUTHENTICATION_NEEDED:
+            return await self._identities.reply_to(exchange, RefusedError(code), text)
+        return reply
 
     async def answer_plain(self, text: str, caller: Caller, source: str, now_s: float) -> Reply:
         """The reply to a GET without parameters from a caller that is known already."""
@@ -80,39 +101,75 @@ class JsonDoor:
         except RefusedError as error:
             self._tally.count(now_s, error.code, CHANNEL_HTTP_JSON, source)
             return refusal_of(error, text)
-        return await self._answer(asked, _PLAIN, caller, source, now_s)
+        _, reply = await self._answer(asked, _PLAIN, _Asker(caller, source), now_s)
+        return reply
+
+    async def _asker(self, exchange: Exchange, source: str, now_s: float) -> "_Asker":
+        caller = await caller_of(self._callers, exchange, now_s)
+        has_key = caller.owner is not None
+        return _Asker(caller, source, None if has_key else await self._identities.of(exchange))
 
     async def _answer(
-        self, asked: Identifier, question: _Question, caller: Caller, source: str, now_s: float
-    ) -> Reply:
+        self, asked: Identifier, question: _Question, asker: "_Asker", now_s: float
+    ) -> tuple[ResponseCode, Reply]:
         resolution = await self._resolver.resolve(
-            asked, now_s, authoritative=question.authoritative, asker=asker_of(caller)
+            asked,
+            now_s,
+            authoritative=question.authoritative,
+            asker=asker.account,
+            do_not_refer=question.do_not_refer,
         )
-        code, reply = _reply(asked, question, resolution, caller)
+        refused = await self._refusal_of_private(asked, question, asker, resolution)
+        code, reply = _reply(asked, question, resolution, refused)
         self._tally.count(
             now_s,
             code,
             CHANNEL_HTTP_JSON,
-            source,
-            caller=caller,
+            asker.source,
+            caller=asker.caller,
             identifier=asked,
             resolution=resolution,
         )
-        return reply
+        return code, reply
+
+    async def _refusal_of_private(
+        self, asked: Identifier, question: _Question, asker: "_Asker", resolution: Resolution
+    ) -> ResponseCode | None:
+        """Why not everything that was found may be read; None if it may."""
+        if asker.caller.may_write(asked.prefix_key):
+            return None
+        if asker.identity is None:
+            return _needed(asker.caller)
+        if question.public_only or resolution.code != ResponseCode.SUCCESS:
+            return None  # there is nothing else that could be read
+        if all(value.is_public for value in resolution.record.values):
+            return None
+        return await self._identities.refusal(asker.identity, Permission.READ_VALUE, asked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asker:
+    """Who asks, by API key or by identity, and from where."""
+
+    caller: Caller
+    source: str
+    identity: Identity | None = None
+
+    @property
+    def account(self) -> str:
+        """What pays for questions after names that do not exist."""
+        return asker_of(self.caller) if self.identity is None else unknown_budget.KNOWN
 
 
 def _reply(
-    asked: Identifier, question: _Question, resolution: Resolution, caller: Caller
+    asked: Identifier, question: _Question, resolution: Resolution, refused: ResponseCode | None
 ) -> tuple[ResponseCode, Reply]:
-    may_read_all = caller.may_write(asked.prefix_key)
-    code, message = resolution.code, resolution.message
-    if code == ResponseCode.SUCCESS and question.public_only is False and not may_read_all:
-        code, message = _needed(caller), None
+    """The code and the reply; `refused` says why private values may not be read."""
     if resolution.code != ResponseCode.SUCCESS:
-        return code, refusal_of_resolution(resolution, asked.text)
-    if code != ResponseCode.SUCCESS:
-        return code, refusal(code, message, asked.text)
-    reads_all = may_read_all and question.public_only is not True
+        return resolution.code, refusal_of_resolution(resolution, asked.text)
+    if question.public_only is False and refused is not None:
+        return refused, refusal(refused, handle_text=asked.text)
+    reads_all = refused is None and question.public_only is not True
     code, body = _found(asked, question, resolution, reads_all)
     headers = stale_headers(resolution)
     if question.callback is not None:
@@ -183,6 +240,7 @@ def _question(parameters: Parameters) -> _Question:
         query=Query(parameters.integers("index"), tuple(parameters.all("type"))),
         public_only=parameters.flag("publicOnly") if is_said else None,
         authoritative=parameters.flag("auth"),
+        do_not_refer=parameters.flag("doNotRefer"),
         pretty=parameters.flag("pretty"),
         callback=parameters.first("callback"),
     )

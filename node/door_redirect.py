@@ -70,7 +70,11 @@ class RedirectDoor:
             self._tally.count(now_s, error.code, CHANNEL_REDIRECT, source)
             return _problem(error.code, text, language)
         resolution = await self._resolver.resolve(
-            asked, now_s, authoritative=parameters.flag("auth"), asker=asker_of(caller)
+            asked,
+            now_s,
+            authoritative=parameters.flag("auth"),
+            asker=asker_of(caller),
+            do_not_refer=True,  # a browser does not speak to nodes
         )
         code, values = resolution.code, query.select(_values(resolution))
         if code == ResponseCode.SUCCESS and not values and not query.is_plain:

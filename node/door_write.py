@@ -1,12 +1,16 @@
-"""Writing over HTTP with an API key: `PUT` and `DELETE /api/handles/{handle}`, and many at once.
+"""Writing over HTTP: `PUT` and `DELETE /api/handles/{handle}`, and many at once.
 
-Source: specs §1.1–1.4. Without a key that owns the prefix nothing is written.
+With an API key that owns the prefix, or as an identity that administers it. Without either nothing
+is written.
+
+Source: specs §1.1–1.5.
 """
 
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from node.administration import Administration, Done
 from node.announcer import Announcer
 from node.callers import Caller, Callers
 from node.http_exchange import (
@@ -18,7 +22,9 @@ from node.http_exchange import (
     decoded_path,
     document_of,
 )
-from node.problems import caller_of, identifier_of, refusal, refusal_of
+from node.http_identity import NOBODY, Identities
+from node.identity import Identity
+from node.problems import caller_of, identifier_of, refusal
 from registry.bulk import RegistrationRefusedError, StagedRow, bulk_registration
 from registry.database import Database
 from registry.records import Author, PostgresRecords, Refused, Written
@@ -65,7 +71,7 @@ class _Bulk:
 
 
 class WriteDoor:
-    """Writes records for callers whose key owns the prefix."""
+    """Writes records for callers whose key owns the prefix, and for its administrators."""
 
     def __init__(
         self,
@@ -74,7 +80,11 @@ class WriteDoor:
         callers: Callers,
         announcer: Announcer,
         now_s: Callable[[], float],
+        identities: Identities = NOBODY,
+        administration: Administration | None = None,
     ) -> None:
+        self._identities = identities
+        self._administration = administration
         self._records = records
         self._database = database
         self._callers = callers
@@ -84,20 +94,22 @@ class WriteDoor:
     async def put(self, exchange: Exchange) -> Reply:
         """Create or replace a record, or add and replace values of it."""
         text = decoded_path(exchange.path[len(HANDLES) :])
-        return await _answered(self._put(exchange, text), text)
+        return await self._answered(exchange, self._put(exchange, text), text)
 
     async def delete(self, exchange: Exchange) -> Reply:
         """Delete a record, or values of it."""
         text = decoded_path(exchange.path[len(HANDLES) :])
-        return await _answered(self._delete(exchange, text), text)
+        return await self._answered(exchange, self._delete(exchange, text), text)
 
     async def put_many(self, exchange: Exchange) -> Reply:
         """Register up to 2,000 records; each item succeeds or fails for itself."""
-        return await _answered(self._put_many(exchange), None)
+        return await self._answered(exchange, self._put_many(exchange), None)
 
     async def _put(self, exchange: Exchange, text: str) -> Reply:
         parameters = exchange.parameters()
-        caller = await self._caller(exchange)
+        caller, identity = await self._known_caller(exchange)
+        if identity is not None:
+            return await self._put_as(identity, exchange, identifier_of(text), parameters)
         if parameters.flag("mintNewSuffix"):
             text = _minted(text)
         asked = _registrable(text)
@@ -110,11 +122,32 @@ class WriteDoor:
         done = await self._acknowledged(written, asked)
         return Reply(201 if done.created else 200, error_answer(1, None, asked.text))
 
+    async def _put_as(
+        self, identity: Identity, exchange: Exchange, asked: Identifier, parameters: Parameters
+    ) -> Reply:
+        assert self._administration is not None
+        put = await _put_of(exchange, asked, parameters)
+        mint = parameters.flag("mintNewSuffix")
+        if put.is_of_values and not mint:
+            done = await self._administration.add_values(
+                identity, asked, put.values, overwrite=put.overwrite, now_s=self._now_s()
+            )
+        else:
+            done = await self._administration.create(
+                identity, asked, put.values, overwrite=put.overwrite, mint=mint, now_s=self._now_s()
+            )
+        done = _done(done)
+        assert done.record is not None
+        named = done.record.handle if mint else asked.text
+        return Reply(201 if done.created else 200, error_answer(1, None, named))
+
     async def _delete(self, exchange: Exchange, text: str) -> Reply:
-        caller = await self._caller(exchange)
+        caller, identity = await self._known_caller(exchange)
         asked = identifier_of(text)
-        _check_owner(caller, asked)
         indexes = exchange.parameters().integers("index")
+        if identity is not None:
+            return await self._delete_as(identity, asked, indexes)
+        _check_owner(caller, asked)
         author, now_s = _author(caller), self._now_s()
         if indexes:
             written = await self._records.remove_values(asked, indexes, author, now_s)
@@ -123,8 +156,21 @@ class WriteDoor:
         await self._acknowledged(written, asked)
         return Reply(200, error_answer(1, None, asked.text))
 
+    async def _delete_as(
+        self, identity: Identity, asked: Identifier, indexes: tuple[int, ...]
+    ) -> Reply:
+        write, now_s = self._administration, self._now_s()
+        assert write is not None
+        if indexes:
+            _done(await write.remove_values(identity, asked, indexes, now_s=now_s))
+        else:
+            _done(await write.delete(identity, asked, now_s=now_s))
+        return Reply(200, error_answer(1, None, asked.text))
+
     async def _put_many(self, exchange: Exchange) -> Reply:
-        caller = await self._caller(exchange)
+        caller = await caller_of(self._callers, exchange, self._now_s())
+        if caller.owner is None:
+            raise RefusedError(ResponseCode.AUTHENTICATION_NEEDED, status=403)
         items = _items(await exchange.body(BULK_BODY_SIZE_BYTES_MAX))
         bulk = _Bulk({})
         results = [_staged(bulk, position, item, caller) for position, item in enumerate(items)]
@@ -153,11 +199,15 @@ class WriteDoor:
         records = await self._records.fetch_many(keys)
         return {key: record.version for key, record in records.items()}
 
-    async def _caller(self, exchange: Exchange) -> Caller:
+    async def _known_caller(self, exchange: Exchange) -> tuple[Caller, Identity | None]:
+        """The owner of the API key; where there is none, the identity."""
         caller = await caller_of(self._callers, exchange, self._now_s())
-        if caller.owner is None:
+        if caller.owner is not None:
+            return caller, None
+        identity = await self._identities.of(exchange)
+        if identity is None:
             raise RefusedError(ResponseCode.AUTHENTICATION_NEEDED)
-        return caller
+        return caller, identity
 
     async def _acknowledged(self, written: Written | Refused, asked: Identifier) -> Written:
         """Make sure that no worker of a healthy node answers with the old value any more."""
@@ -167,16 +217,23 @@ class WriteDoor:
             await self._announcer.tell({asked.key: written.record.version})
         return written
 
+    async def _answered(
+        self, exchange: Exchange, work: Awaitable[Reply], handle_text: str | None
+    ) -> Reply:
+        try:
+            return await work
+        except RefusedError as error:
+            return await self._identities.reply_to(exchange, error, handle_text)
+        except RegistryUnavailableError as error:
+            # The commit may have happened without its confirmation: repeating it is harmless.
+            message = f"The registry is away ({error}); nothing is confirmed as written: try again"
+            return refusal(ResponseCode.SERVER_BACKUP, message, handle_text)
 
-async def _answered(work: Awaitable[Reply], handle_text: str | None) -> Reply:
-    try:
-        return await work
-    except RefusedError as error:
-        return refusal_of(error, handle_text)
-    except RegistryUnavailableError as error:
-        # The commit may have happened without its confirmation: repeating it is harmless.
-        message = f"The registry is away ({error}); nothing is confirmed as written: try again"
-        return refusal(ResponseCode.SERVER_BACKUP, message, handle_text)
+
+def _done(done: Done | Refused) -> Done:
+    if isinstance(done, Refused):
+        raise RefusedError(done.code, done.message)
+    return done
 
 
 def _author(caller: Caller) -> Author:

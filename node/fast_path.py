@@ -18,6 +18,7 @@ from node.admission import Admission
 from node.callers import ANONYMOUS, Caller, Callers, UnknownKeyError, key_of
 from node.door_json import JsonDoor
 from node.http_exchange import Exchange, Headers, Reply, decoded_path, reply_bytes
+from node.http_identity import is_identity_claimed
 from node.http_protocol import BoundedProtocol
 from node.prepared_answers import (
     GZIP_FROM_BYTES,
@@ -261,6 +262,8 @@ class FastPath:
 
     def _caller(self, exchange: Exchange, now_s: float) -> tuple[Caller | None, float]:
         """Who asks and until when that is known; None if it has to be looked up."""
+        if is_identity_claimed(exchange):
+            return None, 0.0
         try:
             key = key_of(exchange)
         except UnknownKeyError:

@@ -11,13 +11,21 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from metrics.dimension import CHANNEL_BATCH, CHANNEL_HTTP_JSON, CHANNEL_REDIRECT
+from metrics.dimension import (
+    CHANNEL_BATCH,
+    CHANNEL_HTTP_JSON,
+    CHANNEL_NATIVE_HTTP,
+    CHANNEL_REDIRECT,
+)
 from node import door_batch, door_json
 from node.admission import Admission
 from node.door_batch import BatchDoor
+from node.door_home import PREFIXES, HomeDoor
 from node.door_json import JsonDoor
 from node.door_list import ListDoor
 from node.door_redirect import RedirectDoor
+from node.door_session import SESSIONS, THIS_SESSION, SessionDoor
+from node.door_verify import VERIFICATIONS, VerifyDoor
 from node.fast_path import FastPath
 from node.http_exchange import (
     DisconnectedError,
@@ -28,6 +36,7 @@ from node.http_exchange import (
     Reply,
     send_reply,
 )
+from node.native_tunnel import NativeTunnel, is_tunneled
 from node.pages import form_page, identifier_path, language_of
 from node.prepared_answers import finish
 from node.problems import refusal, refusal_of
@@ -66,7 +75,24 @@ _METHODS = {
     b"/api/prefixes": _READS,
     b"/api/site": _READS,
     b"/api/measures": _READS,
+    SESSIONS: (*_READS, "POST"),
+    THIS_SESSION: (*_READS, "PUT", "POST", "DELETE"),
 }
+# The same of whole folders.
+_METHODS_BELOW = {
+    door_json.PATH: (*_READS, "POST", "PUT", "DELETE"),
+    PREFIXES: ("POST", "DELETE"),
+    VERIFICATIONS: _READS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityDoors:
+    """The doors for identities of the Handle protocol."""
+
+    sessions: SessionDoor
+    verify: VerifyDoor
+    home: HomeDoor
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +103,10 @@ class Doors:
     redirect: RedirectDoor
     batch: BatchDoor
     listing: ListDoor
+    # None where native messages are not taken inside HTTP.
+    tunnel: NativeTunnel | None = None
+    # None where nobody has an identity.
+    identity: IdentityDoors | None = None
 
 
 class Front:
@@ -128,9 +158,13 @@ class Front:
     async def _reply(self, exchange: Exchange) -> Reply | None:
         """The reply of a door, or None for what the framework answers."""
         path, method = exchange.path, exchange.method
-        refused = self._admission.refusal(exchange, _channel(path, method), self._now_s())
+        tunnel = self._doors.tunnel if is_tunneled(exchange) else None
+        channel = _channel(path, method) if tunnel is None else CHANNEL_NATIVE_HTTP
+        refused = self._admission.refusal(exchange, channel, self._now_s())
         if refused is not None:
             return refused
+        if tunnel is not None:
+            return await tunnel.answer(exchange)
         methods = _methods(path)
         if not methods:
             return _unknown_endpoint(exchange)
@@ -155,9 +189,21 @@ class Front:
             return await self._doors.listing.prefixes(exchange, self._now_s())
         if path == b"/api/site":
             return self._doors.listing.site()
+        if path != b"/api/handles":
+            return await self._of_identities(exchange, path)
         if method == "POST":
             return None
         return await self._doors.listing.identifiers(exchange, self._now_s())
+
+    async def _of_identities(self, exchange: Exchange, path: bytes) -> Reply:
+        doors = self._doors.identity
+        if doors is None:
+            return _unknown_endpoint(exchange)
+        if path.startswith(VERIFICATIONS):
+            return await doors.verify.answer(exchange)
+        if path.startswith(PREFIXES):
+            return await doors.home.answer(exchange, self._now_s())
+        return await doors.sessions.answer(exchange)
 
     async def _web(self, exchange: Exchange, path: bytes) -> Reply:
         if path in (b"/", b""):
@@ -173,10 +219,16 @@ class Front:
 
 def _methods(path: bytes) -> tuple[str, ...]:
     """The methods that are served at `path`; none where there is nothing."""
-    if path.startswith(door_json.PATH):
-        return (*_READS, "POST", "PUT", "DELETE")
-    is_api = path == b"/api" or path.startswith(b"/api/")
-    return _METHODS.get(path, () if is_api else _READS)
+    if not _is_api(path):
+        return _METHODS.get(path, _READS)
+    for folder, methods in _METHODS_BELOW.items():
+        if path.startswith(folder):
+            return methods
+    return _METHODS.get(path, ())
+
+
+def _is_api(path: bytes) -> bool:
+    return path == b"/api" or path.startswith(b"/api/")
 
 
 def _channel(path: bytes, method: str) -> str | None:
@@ -186,7 +238,7 @@ def _channel(path: bytes, method: str) -> str | None:
     if path == door_batch.PATH:
         return CHANNEL_BATCH if method == "POST" else None
     is_other = path in _METHODS or path in FRAMEWORK_PATHS or path in _NO_IDENTIFIERS
-    is_web = method in _READS and method in _methods(path) and not is_other
+    is_web = method in _READS and not is_other and not _is_api(path)
     return CHANNEL_REDIRECT if is_web else None
 
 

@@ -14,7 +14,11 @@ from resolver.response_code import ResponseCode
 
 JSON = b"application/json;charset=utf-8"
 HTML = b"text/html;charset=utf-8"
+# A message of the Handle protocol.
+NATIVE = b"application/x-hdl-message"
 
+# An answer that has no body has no length either (RFC 9110 §8.6).
+_NO_CONTENT = 204
 # More parameters than a resolution can mean anything by.
 PARAMETERS_MAX = 1_000
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,10}")
@@ -261,7 +265,9 @@ def reply_bytes(reply: Reply, first_headers: Headers, *, is_last: bool) -> bytes
 
 
 def _framed(reply: Reply) -> Headers:
-    headers = [*reply.headers, (b"content-length", str(len(reply.body)).encode())]
+    headers = [*reply.headers]
+    if reply.status != _NO_CONTENT:
+        headers.append((b"content-length", str(len(reply.body)).encode()))
     if reply.content_type is not None:
         headers.insert(0, (b"content-type", reply.content_type))
     return headers

@@ -81,6 +81,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.is_between_requests = True
         self.is_draining = False
         self.early_answers = self._early_answers_seen = 0
+        self._tls: object = None
         # A request that the parser never saw is being answered: what comes next waits for it.
         self._is_answering = False
         self._is_over = False
@@ -98,6 +99,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # Knows the caller's certificate, if it has shown one. Not the transport: that knows us.
+        self._tls = transport.get_extra_info("ssl_object")
         self.flow = _InTurn(transport, self.pipeline)
         self._answers = _AnswerTransport(self)
         if self._is_over:
@@ -170,6 +173,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._part = _Part.HEAD
         self._advanced = True
         super().on_message_begin()
+        if self._tls is not None:
+            self.scope["extensions"] = {"tls": {"ssl_object": self._tls}}
 
     def on_headers_complete(self) -> None:
         # The first piece of a head is not counted, and this one not yet: nearly all are short.

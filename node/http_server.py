@@ -13,14 +13,13 @@ from typing import Any
 import uvicorn
 
 from node.http_protocol import HEAD_TIMEOUT_S, LINGER_S, BoundedProtocol
+from node.listening import LAST_CALL_S, accepted
 
 _log = logging.getLogger("idnode.http")
 
 # Answers under way, one more request of each connection, and the last words get this long.
 DRAIN_S = 10.0
-# Who is just connecting when the node stops is still accepted: as long as a round trip takes.
-_LAST_CALL_S = 0.1
-# The same for a TLS handshake, which takes two or three more.
+# Who is just shaking hands when the node stops gets as long as two or three round trips take.
 _HANDSHAKES_S = 1.0
 _LOOK_EVERY_S = 0.02
 
@@ -78,7 +77,7 @@ class HttpServer(uvicorn.Server):
         self._is_draining = True
         for connection in list(self._connections):
             connection.shutdown()
-        await asyncio.sleep(_LAST_CALL_S)
+        await asyncio.sleep(LAST_CALL_S)
         waiting = [self._let_in(*found) for found in self._last_ones()]
         try:
             async with asyncio.timeout(self.drain_s):
@@ -104,7 +103,7 @@ class HttpServer(uvicorn.Server):
         """Let go of the sockets; returns the connections that waited in their backlogs."""
         found = []
         for one, server in zip(self._listening, self.servers, strict=True):
-            found += [(one, connection) for connection in _accepted(one.socket)]
+            found += [(one, connection) for connection in accepted(one.socket)]
             server.close()
         return found
 
@@ -140,16 +139,3 @@ def _tls(listening: Listening) -> dict[str, Any]:
         "ssl_handshake_timeout": HEAD_TIMEOUT_S,
         "ssl_shutdown_timeout": LINGER_S,
     }
-
-
-def _accepted(listening: socket.socket) -> Iterator[socket.socket]:
-    listening.setblocking(False)
-    while True:
-        try:
-            connection, _ = listening.accept()
-        except BlockingIOError:
-            return
-        except ConnectionAbortedError:
-            continue  # gone while it waited
-        connection.setblocking(False)
-        yield connection

@@ -30,6 +30,7 @@ _TEXTS = {
     "serving": (
         "节点已启动\n"
         "  地址        http://{http}\n"
+        "  Handle      {handle}\n"
         "  数据目录    {data}\n"
         "  数据库      {postgres}\n"
         "  运营者密钥  {key}（仅本账户可读）\n"
@@ -41,6 +42,7 @@ _TEXTS = {
         "按 Ctrl-C 停止。",
         "The node is serving\n"
         "  address         http://{http}\n"
+        "  Handle          {handle}\n"
         "  data folder     {data}\n"
         "  database        {postgres}\n"
         "  operator's key  {key} (readable for this account only)\n"
@@ -59,8 +61,8 @@ _TEXTS = {
         " only.",
     ),
     "open": (
-        "注意：{http} 不是本机回环地址，其他人可以访问。",
-        "Note: {http} is not loopback; others can reach it.",
+        "注意：{place} 不是本机回环地址，其他人可以访问。",
+        "Note: {place} is not loopback; others can reach it.",
     ),
 }
 
@@ -135,7 +137,7 @@ async def _live(
 
 
 async def _start_embedded(config: Config, folder: DataFolder, supervisor: Supervisor) -> None:
-    await supervisor.listen()
+    await supervisor.listen(now_s())
     config = await supervisor.start_stores()
     database = Database(_known(config.postgres_url))
     try:
@@ -155,6 +157,7 @@ async def _start_embedded(config: Config, folder: DataFolder, supervisor: Superv
         config,
         "serving",
         http=config.http,
+        handle=config.handle or "-",
         data=folder.path,
         postgres=folder.postgres_dir,
         key=config.operator_key_file,
@@ -169,8 +172,8 @@ async def _start_configured(config: Config, folder: DataFolder, supervisor: Supe
         raise StartError(
             "set IDNODE_POSTGRES_URL and IDNODE_REDIS_URL, or run `idnode up` for embedded stores"
         )
-    await supervisor.listen()
-    database = Database(config.postgres_url)
+    config = await supervisor.listen(now_s())
+    database = Database(_known(config.postgres_url))
     try:
         async with database.connection() as connection:
             await require_schema(connection)
@@ -193,8 +196,9 @@ async def _open_doors(config: Config, folder: DataFolder, supervisor: Supervisor
             started_at_s=now_s(),
         )
     )
-    if not config.http_host.startswith(_LOOPBACK):
-        say(config, "open", http=config.http)
+    for host, place in ((config.http_host, config.http), (config.handle_host, config.handle)):
+        if host is not None and not host.startswith(_LOOPBACK):
+            say(config, "open", place=place)
     if not config.counting:
         say(config, "uncounted")
 

@@ -35,8 +35,8 @@ class Standpoint:
 _NUMBERS = """
     SELECT (SELECT count(*) FROM enterprise) AS enterprises,
            (SELECT count(*) FROM prefix) AS prefixes,
-           (SELECT coalesce(sum(added - removed), 0)::bigint FROM registration_tally)
-               AS identifiers,
+           (SELECT coalesce(sum(added - removed), 0)::bigint FROM registration_tally
+            WHERE prefix_key <> '0.NA') AS identifiers,  -- prefix handles are of the node
            (SELECT count(DISTINCT enterprise_id) FROM prefix WHERE key = ANY($1)) AS served"""
 
 

@@ -14,7 +14,7 @@ from node.http_exchange import PARAMETERS_MAX
 from node.openapi_schemas import TEXT, Schema, array, reference
 from node.version import VERSION
 from registry.records import LIST_PAGE_SIZE_MAX
-from resolver.identifier import IDENTIFIER_SIZE_BYTES_MAX
+from resolver.identifier import IDENTIFIER_SIZE_BYTES_MAX, PREFIX_SIZE_BYTES_MAX
 
 # The document names the prefixes that live here, so that it says exactly what is answered; they
 # are no secret, every printed identifier begins with one. Beyond this many it names their form.
@@ -25,7 +25,9 @@ _EXAMPLE = "88.608.1001/00041250500735"
 _SUMMARY = "Industrial identifier resolution secondary node (工业互联网标识解析二级节点)"
 _DESCRIPTION = f"""\
 Resolves identifiers, for machines as the HTTP JSON API of Handle.Net 9 and for people as web pages,
-and registers them for callers with an API key.
+and registers them for callers with an API key, and for administrators of the Handle protocol: over
+TLS, with `Basic` and `index%3Ahandle` as user, with a `Handle` session or challenge, or with a
+certificate of their own. Over plain HTTP these are not looked at.
 
 * Every path answers `OPTIONS` with the methods it serves, and other methods with 405 and `Allow`.
 * An unknown path below `/api` is 404.
@@ -60,6 +62,11 @@ def document(prefixes: Sequence[str]) -> Schema:
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                "basic": {
+                    "type": "http",
+                    "scheme": "basic",
+                    "description": "Over TLS: index%3Ahandle and the text of its HS_SECKEY",
+                },
             },
         },
     }
@@ -79,11 +86,13 @@ def _plain(media_type: str = "text/plain") -> Schema:
 _PAGE: Final = _plain("text/html")
 _PROBLEM: Final = _json(reference("Problem"))
 _LOCATION: Final[Schema] = {"Location": {"required": True, "schema": TEXT}}
+_CHALLENGE: Final[Schema] = {"WWW-Authenticate": {"required": True, "schema": TEXT}}
 _RETRY_AFTER: Final[Schema] = {"Retry-After": {"schema": {"type": "integer"}}}
 
 _PROBLEMS: Final[dict[int, str]] = {
     400: "Not well-formed, or a prefix that does not live here",
-    403: "No API key, an unknown one, or one that does not own the prefix",
+    401: "Over TLS: nobody has said who asks, or it was not proved",
+    403: "No API key, an unknown one, or one that does not own the prefix; or no right to do this",
     404: "No such identifier",
     409: "It is there already",
     413: "The body is too large",
@@ -119,6 +128,8 @@ def _responses(own: Responses, method: str) -> dict[str, Schema]:
     found[503] = {**found[503], "content": _PROBLEM | found[503].get("content", {})}
     for status in (429, 503):
         found[status] = {**found[status], "headers": _RETRY_AFTER}
+    if 401 in found:
+        found[401] = {**found[401], "headers": _CHALLENGE}
     if method == "head":
         found = {status: {"description": reply["description"]} for status, reply in found.items()}
     return {str(status): reply for status, reply in sorted(found.items())}
@@ -127,8 +138,10 @@ def _responses(own: Responses, method: str) -> dict[str, Schema]:
 # --- operations ---
 
 _NO_KEY: Final[list[Schema]] = []
-_ANY_KEY: Final[list[Schema]] = [{}, {"bearer": []}, {"key": []}]
 _KEY: Final[list[Schema]] = [{"bearer": []}, {"key": []}]
+_KEY_OR_IDENTITY: Final[list[Schema]] = [*_KEY, {"basic": []}]
+_ANY_KEY: Final[list[Schema]] = [{}, *_KEY]
+_ANYBODY: Final[list[Schema]] = [{}, *_KEY_OR_IDENTITY]
 
 
 def _operation(
@@ -216,14 +229,18 @@ def _paths(identifiers: Schema, prefix: Schema) -> dict[str, dict[str, Operation
         "/api/prefixes": _readable(
             "listPrefixes",
             "Prefix handles that live here (for the operator)",
-            {200: _answer("All of them", _json(schemas.PREFIXES)), **_problems(403, 503)},
-            security=_KEY,
+            {200: _answer("All of them", _json(schemas.PREFIXES)), **_problems(401, 403, 503)},
+            security=_KEY_OR_IDENTITY,
         ),
+        "/api/prefixes/{prefix}": _HOMING,
         "/api/site": _readable(
             "site",
             "Where this node is reached",
             {200: _answer("The site", _json(schemas.SITE))},
         ),
+        "/api/sessions": _SESSIONS,
+        "/api/sessions/this": _THIS_SESSION,
+        "/api/verifications/{identity}": _verification(identifiers),
         **_operations(),
         **_pages(_in_path("identifier", identifiers)),
     }
@@ -235,6 +252,7 @@ def _record(handle: Schema) -> dict[str, Operation]:
         _INDEXES,
         _TYPES,
         _AUTH,
+        _flag("doNotRefer", "301 in place of a referral to another node"),
         _flag("pretty", "Indented by two spaces"),
         _flag("publicOnly", "Other values are for those who may write below the prefix"),
         _query("callback", TEXT, "Wrap the answer in a call of this function (JSONP)"),
@@ -244,9 +262,10 @@ def _record(handle: Schema) -> dict[str, Operation]:
         {**_json(reference("Record")), **_plain("application/javascript")},
         headers=_FRESH_OR_NOT,
     )
-    replies = {200: found, **_problems(400, 403, 404, 503)}
+    elsewhere = _answer("Another node has it: the values are its site", _json(schemas.REFERRAL))
+    replies = {200: found, 300: elsewhere, **_problems(400, 401, 403, 404, 503)}
     return {
-        **_readable("resolve", "Resolve", replies, selection, security=_ANY_KEY),
+        **_readable("resolve", "Resolve", replies, selection, security=_ANYBODY),
         "post": _operation(
             "resolvePosted",
             "Resolve, with the parameters in the body",
@@ -258,7 +277,7 @@ def _record(handle: Schema) -> dict[str, Operation]:
                 "A body of another type than JSON is read as a form. Parameters of the query are "
                 "read, too; those of the body go first."
             ),
-            security=_ANY_KEY,
+            security=_ANYBODY,
         ),
         "put": _put(handle),
         "delete": _delete(handle),
@@ -281,7 +300,7 @@ def _put(handle: Schema) -> Operation:
         {
             200: _answer("Replaced", _json(schemas.DONE), links=_links()),
             201: _answer("Created", _json(schemas.DONE), links=_links()),
-            **_problems(400, 403, 404, 409, 413, 503),
+            **_problems(400, 401, 403, 404, 409, 413, 503),
         },
         [
             handle,
@@ -298,7 +317,7 @@ def _put(handle: Schema) -> Operation:
             "`mintNewSuffix=true` appends a new UUID to the identifier, which must then still be "
             f"at most {IDENTIFIER_SIZE_BYTES_MAX} bytes long; the answer names it."
         ),
-        security=_KEY,
+        security=_KEY_OR_IDENTITY,
     )
 
 
@@ -306,13 +325,13 @@ def _delete(handle: Schema) -> Operation:
     return _operation(
         "deleteRecord",
         "Delete a record, or values of it",
-        {200: _answer("Deleted", _json(schemas.DONE)), **_problems(400, 403, 404, 503)},
+        {200: _answer("Deleted", _json(schemas.DONE)), **_problems(400, 401, 403, 404, 503)},
         [handle],
         description=(
             "`index`, which may be repeated, deletes these values and leaves the others; if one of "
             "them is missing, nothing is deleted and the answer is 400 with response code 200."
         ),
-        security=_KEY,
+        security=_KEY_OR_IDENTITY,
     )
 
 
@@ -323,7 +342,7 @@ def _records(prefix: Schema) -> dict[str, Operation]:
         **_readable(
             "listIdentifiers",
             "Identifiers below a prefix (for those who may write below it)",
-            {200: listed, **_problems(400, 403, 503)},
+            {200: listed, **_problems(400, 401, 403, 503)},
             [
                 _query("prefix", prefix, "A prefix that lives here", required=True),
                 _query("page", {**number, "maximum": PAGE_MAX}, "From 0"),
@@ -333,7 +352,7 @@ def _records(prefix: Schema) -> dict[str, Operation]:
                     f"0 counts only; needed where there are more than {LIST_PAGE_SIZE_MAX}",
                 ),
             ],
-            security=_KEY,
+            security=_KEY_OR_IDENTITY,
         ),
         "post": _operation(
             "putRecords",
@@ -346,6 +365,115 @@ def _records(prefix: Schema) -> dict[str, Operation]:
             security=_KEY,
         ),
     }
+
+
+_PREFIX_HOMED: Final[Schema] = {
+    "name": "prefix",
+    "in": "path",
+    "required": True,
+    "schema": {
+        "type": "string",
+        "maxLength": PREFIX_SIZE_BYTES_MAX,
+        "pattern": r"^(?!0\.[Nn][Aa]$)[0-9A-Za-z_-]+(?:\.[0-9A-Za-z_-]+)*$",
+    },
+    "description": "A prefix, which may also be written as its prefix handle",
+}
+
+
+def _homing(name: str, summary: str) -> Operation:
+    done = _answer("It is so now, or was before", _json(schemas.DONE))
+    return _operation(
+        name,
+        f"{summary} (for the operator)",
+        {
+            200: done,
+            **_problems(400, 401, 403, 503),
+            409: _answer("It is an enterprise's, or identifiers are below it", _PROBLEM),
+        },
+        [_PREFIX_HOMED],
+        security=_KEY_OR_IDENTITY,
+    )
+
+
+_HOMING: Final = {
+    "post": _homing("homePrefix", "Answer for a prefix without an enterprise"),
+    "delete": _homing("unhomePrefix", "Answer for it no more"),
+}
+
+
+def _sessions(done: dict[int, Schema], *statuses: int) -> Responses:
+    """The replies about sessions, of which there are none over plain HTTP."""
+    return {**done, 403: _answer("Over plain HTTP there are no sessions"), **_problems(*statuses)}
+
+
+_OPENED: Final = _sessions(
+    {201: _answer("A session, and the nonce to sign", _json(schemas.SESSION), headers=_LOCATION)},
+    *(401, 503),
+)
+_SESSION: Final = _sessions({200: _answer("The session", _json(schemas.SESSION))}, 401, 503)
+_PROVING: Final[dict[str, Any]] = {
+    "body": _json(schemas.PROOF),
+    "is_body_required": False,
+    "description": 'The fields may also stand in `Authorization: Handle name="value", …`.',
+}
+_SESSIONS: Final = {
+    **_readable("session", "A new session of the Handle protocol", _OPENED),
+    "post": _operation(
+        "openSession",
+        "A new session of the Handle protocol",
+        {**_OPENED, **_problems(400, 413)},
+        **_PROVING,
+    ),
+}
+_THIS_SESSION: Final = {
+    **_readable("thisSession", "The session that the request names", _SESSION),
+    **{
+        method: _operation(
+            name,
+            "Prove who the owner of the session is",
+            {**_SESSION, **_problems(400, 413)},
+            **_PROVING,
+        )
+        for method, name in (("put", "proveSession"), ("post", "proveSessionPosted"))
+    },
+    "delete": _operation(
+        "closeSession",
+        "End the session that the request names",
+        _sessions({204: _answer("Ended")}, 401, 503),
+    ),
+}
+_SIGNED: Final = [
+    *(
+        _query(name, TEXT, f"In base64: {description}")
+        for name, description in (
+            ("nonce", "what the caller had signed"),
+            ("cnonce", "what the signer added"),
+            ("signature", "of both, one after the other"),
+            ("salt", "of PBKDF2"),
+        )
+    ),
+    _query("alg", TEXT, "Such as `SHA-256`, `HMAC-SHA256`, `PBKDF2-HMAC-SHA1`"),
+    _query("type", TEXT, "`HS_PUBKEY` or `HS_SECKEY`; both are tried if it is not said"),
+    _query("iterations", TEXT, "Of PBKDF2"),
+    _query("length", TEXT, "Bits of the key that PBKDF2 makes"),
+]
+
+
+def _verification(identifiers: Schema) -> dict[str, Operation]:
+    keys = {**identifiers, "pattern": identifiers["pattern"].replace("^", "^[0-9]{1,9}:", 1)}
+    identity = {
+        "name": "identity",
+        "in": "path",
+        "required": True,
+        "schema": {key: found for key, found in keys.items() if key != "examples"},
+        "description": "`index:handle`; index 0 is any key of the handle",
+    }
+    return _readable(
+        "verify",
+        "Whether somebody has signed two nonces with a key of a handle",
+        {200: _answer("The answer", _json(schemas.VERIFIED)), **_problems(400, 503)},
+        [identity, *_SIGNED],
+    )
 
 
 _RESOLVE_MANY: Final = _operation(

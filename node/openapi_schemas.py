@@ -264,6 +264,15 @@ _RECORD = answered(
         "values": array(reference("Value")),
     }
 )
+REFERRAL: Final[Schema] = answered(
+    {
+        "responseCode": {
+            "enum": [int(ResponseCode.SERVICE_REFERRAL), int(ResponseCode.PREFIX_REFERRAL)]
+        },
+        "handle": TEXT,
+        "values": array(reference("Value")),
+    }
+)
 RESULTS: Final[Schema] = answered({"results": array(reference("Resolution"))})
 DONE: Final[Schema] = answered({"responseCode": _SUCCESS, "handle": TEXT})
 ALL_DONE: Final[Schema] = answered(
@@ -323,6 +332,24 @@ SITE: Final[Schema] = answered(
             }
         ),
     }
+)
+SESSION: Final[Schema] = answered(
+    {"sessionId": TEXT, "nonce": TEXT},
+    serverAlg=TEXT,
+    serverSignature=TEXT,
+    authenticated={"const": True},
+    id=TEXT,
+    error=TEXT,
+)
+_FIELD: Final[Schema] = {"type": ["string", "number", "boolean"]}
+_FIELDS: Final = ("sessionId", "id", "type", "cnonce", "alg", "signature")
+_PBKDF2_FIELDS: Final = ("salt", "iterations", "length")
+PROOF: Final[Schema] = {
+    **taken({}, **dict.fromkeys((*_FIELDS, *_PBKDF2_FIELDS), _FIELD)),
+    "additionalProperties": _one_or_more(_FIELD),
+}
+VERIFIED: Final[Schema] = answered(
+    {"responseCode": _SUCCESS, "isValid": {"type": "boolean"}}, message=TEXT
 )
 HEALTH: Final[Schema] = answered({"status": {"const": "alive"}, "version": TEXT})
 READY: Final[Schema] = answered(

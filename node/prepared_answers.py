@@ -8,13 +8,15 @@ import gzip
 from email.utils import formatdate
 from typing import Final
 
-from node.http_exchange import HTML, JSON, Reply
+from node.http_exchange import HTML, JSON, NATIVE, Reply
 from resolver import handle_json
 from resolver.entry import Prepared
+from resolver.hot import Kept
 from resolver.identifier import fold
 from resolver.prefix_directory import PrefixState
 from resolver.query import Query
 from resolver.record import Record
+from resolver.wire import public_values
 
 # The reference server names both, though its answers do not depend on the second.
 VARY: Final = (b"vary", b"Accept-Encoding, User-Agent")
@@ -33,7 +35,7 @@ def json_body(prepared: Prepared, record: Record, prefix: PrefixState | None) ->
     if prepared.json is not None and prepared.prefix is prefix:
         return prepared.json[prepared.json.index(_END_OF_HEAD) + len(_END_OF_HEAD) :]
     body = handle_json.resolution_answer(record.handle, Query().select(record.values))
-    if _begun(prepared, record, prefix):
+    if _begun(prepared, record.handle, prefix):
         prepared.json = b"%d%b%b" % (len(body), _END_OF_HEAD, body)
     return body
 
@@ -42,7 +44,9 @@ def finish(reply: Reply, *, accepts_gzip: bool) -> None:
     """What every answer gets: what it depends on, and compression where it pays."""
     if reply.status == 200 and reply.body:
         reply.headers.append(VARY)
-    if len(reply.body) >= GZIP_FROM_BYTES and accepts_gzip:
+    # What clients of the native protocol say of themselves as HTTP clients is not to be trusted.
+    is_compressed = accepts_gzip and reply.content_type != NATIVE
+    if is_compressed and len(reply.body) >= GZIP_FROM_BYTES:
         reply.body = gzip.compress(reply.body, 1, mtime=0)
         reply.headers.append((b"content-encoding", b"gzip"))
 
@@ -63,20 +67,36 @@ def keep_redirect(
     body: bytes,
 ) -> None:
     """Keep in `prepared` where an identifier leads everybody, unless that would be compressed."""
-    if len(body) < GZIP_FROM_BYTES and _begun(prepared, record, prefix):
+    if len(body) < GZIP_FROM_BYTES and _begun(prepared, record.handle, prefix):
         rest = b"\r\nlocation: %b\r\ncontent-length: %d%b%b"
         prepared.redirect = (ttl_s, rest % (location, len(body), _END_OF_HEAD, body))
 
 
-def _begun(prepared: Prepared, record: Record, prefix: PrefixState | None) -> bool:
-    """True if answers of `record` may be prepared: of an identifier below a hosted prefix that is
+def native_values(kept: Kept, prefix: PrefixState | None) -> bytes | None:
+    """The public values of a record, as wire.plain_answer takes them, kept; None if no answer of
+    it may be prepared.
+
+    Raises:
+        InvalidValueError: if what is stored is damaged.
+    """
+    if kept.native is not None and kept.prefix is prefix:
+        return kept.native
+    if not _begun(kept, kept.handle, prefix):
+        return None
+    kept.native = public_values(kept.wire, kept.stamp_s)
+    return kept.native
+
+
+def _begun(prepared: Prepared, handle: str, prefix: PrefixState | None) -> bool:
+    """True if answers about `handle` may be prepared: an identifier below a hosted prefix that is
     in service (it may have been suspended while the record was looked for).
 
-    Prefix handles are left out: they are counted at another level, and seldom asked for.
+    Prefix handles and what is homed are left out: they are counted at another level, and seldom
+    asked for.
     """
-    if prefix is None or prefix.suspended or not prefix.hosted:
+    if prefix is None or prefix.suspended or not prefix.hosted or prefix.homed:
         return False
-    if not fold(record.handle).startswith(f"{prefix.key}/"):
+    if not fold(handle).startswith(f"{prefix.key}/"):
         return False
     if prepared.prefix is not prefix:
         prepared.begin(prefix)

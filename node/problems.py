@@ -7,7 +7,7 @@ from node.http_exchange import Exchange, Headers, RefusedError, Reply, decoded_p
 from node.pages import language_of, problem_page
 from resolver import identifier
 from resolver.errors import InvalidIdentifierError, RegistryUnavailableError
-from resolver.handle_json import error_answer
+from resolver.handle_json import error_answer, referral_answer
 from resolver.identifier import Identifier
 from resolver.resolve import Resolution
 from resolver.response_code import ResponseCode
@@ -30,8 +30,7 @@ _STATUS: Final = {
     ResponseCode.PREFIX_REFERRAL: 300,
     ResponseCode.INVALID_ADMIN: 403,
     ResponseCode.INSUFFICIENT_PERMISSIONS: 403,
-    # 401 asks for credentials, which the reference server does over TLS only; the node speaks
-    # plain HTTP.
+    # Over TLS, where they can be given, credentials are asked for with 401 (node/http_identity.py).
     ResponseCode.AUTHENTICATION_NEEDED: 403,
     ResponseCode.AUTHENTICATION_FAILED: 403,
     ResponseCode.INVALID_CREDENTIAL: 403,
@@ -64,6 +63,9 @@ def refusal(
 
 def refusal_of_resolution(resolution: Resolution, handle_text: str) -> Reply:
     """The reply to a question whose resolution is not a success."""
+    if resolution.referral:
+        body = referral_answer(resolution.code, resolution.referral, handle_text)
+        return Reply(http_status(resolution.code), body)
     reply = refusal(resolution.code, resolution.message, handle_text)
     reply.status = status_of(resolution)
     return reply

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from metrics.worker_numbers import REFUSED_RATE_CALLER, REFUSED_RATE_SOURCE
 from node.callers import Caller
+from node.known_addresses import network_of
 from resolver.errors import CacheUnavailableError
 
 # How often heavy users are told to the other workers: four times in the second that is limited.
@@ -146,11 +147,20 @@ class Bucket:
 class Rates:
     """The buckets of this worker: one for each source and each owner of keys."""
 
-    def __init__(self, per_source: int, per_caller: int, *, limits_loopback: bool = False) -> None:
-        """Requests a second; 0 is no limit. `limits_loopback`: also for this machine itself."""
+    def __init__(
+        self,
+        per_source: int,
+        per_caller: int,
+        *,
+        per_network: int = 0,
+        limits_loopback: bool = False,
+    ) -> None:
+        """Requests a second; 0 is no limit. `per_network`: packets to senders of datagrams that
+        nobody knows. `limits_loopback`: also for this machine itself."""
         self._busy: dict[Bucket, None] = {}
         self._sources = _Buckets("source", per_source, REFUSED_RATE_SOURCE, self._busy)
         self._callers = _Buckets("caller", per_caller, REFUSED_RATE_CALLER, self._busy)
+        self._networks = _Buckets("network", per_network, REFUSED_RATE_SOURCE, self._busy)
         self._unlimited = Bucket("", 0, REFUSED_RATE_SOURCE, self._busy)
         self._limits_loopback = limits_loopback
 
@@ -168,6 +178,10 @@ class Rates:
         """The bucket of an address without a key."""
         return self._sources.bucket(_network(source))
 
+    def network_bucket(self, source: str) -> Bucket:
+        """The bucket of all addresses that are near this one."""
+        return self._networks.bucket(network_of(source))
+
     def caller_bucket(self, caller: Caller) -> Bucket:
         """The bucket that all keys of one owner share; `caller` has a key."""
         owner = caller.owner
@@ -177,7 +191,7 @@ class Rates:
 
     async def share(self, shared: SharedUses, now_s: float) -> None:
         """Tell the other workers of heavy users, and close what was too much for all together."""
-        self._sources.now_s = self._callers.now_s = now_s
+        self._sources.now_s = self._callers.now_s = self._networks.now_s = now_s
         uses = {bucket: bucket.uses() for bucket in self._busy}
         self._busy.clear()
         if not uses or not shared.is_up:

@@ -16,10 +16,11 @@ from node.data_folder import DataFolder
 from node.embedded_postgres import EmbeddedPostgres
 from node.embedded_valkey import EmbeddedValkey
 from node.hangup import Hangup
-from node.listening import Address, listen, refuse_newcomers
+from node.listening import Address, PortTakenError, Transport, listen, refuse_newcomers
 from node.server_log import bound_log
 from node.start_error import StartError
 from node.tls import tls_context
+from node.tls_files import tls_files
 from node.worker_process import WorkerProcess
 from node.worker_slot import READY_WITHIN_S, RESTART_PAUSE_MAX_S, RESTART_PAUSE_S, WorkerSlot
 
@@ -42,7 +43,8 @@ class Supervisor:
         self._folder = folder
         self._report = report
         self._stores: list[EmbeddedPostgres | EmbeddedValkey] = []
-        self._sockets: list[tuple[socket.socket, ...]] = []
+        # By the option that hands them to a worker; one for each worker.
+        self._sockets: dict[str, tuple[socket.socket, ...]] = {}
         self._slots: list[WorkerSlot] = []
         self._keepers: list[asyncio.Task[None]] = []
         self._hangup = Hangup()
@@ -58,16 +60,34 @@ class Supervisor:
         self._config = replace(self._config, postgres_url=postgres.url, redis_url=valkey.url)
         return self._config
 
-    async def listen(self) -> None:
-        """Take the ports.
+    async def listen(self, now_s: float) -> Config:
+        """Take the ports; returns the configuration with the doors that are open.
 
         Raises:
             StartError: if another program has one, an address is not ours, or the files of HTTPS
                 cannot be used.
         """
-        now_s = asyncio.get_running_loop().time
-        for address in _addresses(self._config):
-            self._sockets.append(await listen(address, self._config.workers, now_s))
+        await self._take_ports(_addresses(self._config, now_s))
+        try:
+            await self._take_ports(_handle_addresses(self._config))
+        except PortTakenError as error:
+            if self._config.handle_is_chosen:
+                raise
+            self._report(f"{error}; the node starts without the Handle protocol")
+            self._config = replace(self._config, handle_host=None, handle_port=None)
+        return self._config
+
+    async def _take_ports(self, addresses: dict[str, Address]) -> None:
+        """Take all of these, or none."""
+        clock_s = asyncio.get_running_loop().time
+        taken: dict[str, tuple[socket.socket, ...]] = {}
+        try:
+            for option, address in addresses.items():
+                taken[option] = await listen(address, self._config.workers, clock_s)
+        except BaseException:
+            _close(taken)
+            raise
+        self._sockets |= taken
 
     async def start_workers(self) -> None:
         """Start the workers and return when all of them answer.
@@ -111,9 +131,9 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
         # The workers have the sockets, too: what waits there is theirs to answer.
-        for listening in (one for found in self._sockets for one in found):
+        for listening in (one for found in self._sockets.values() for one in found):
             refuse_newcomers(listening)
-            listening.close()
+        _close(self._sockets)
         self._sockets.clear()
         await asyncio.gather(*(slot.stop() for slot in self._slots))
         for store in reversed(self._stores):
@@ -156,10 +176,8 @@ class Supervisor:
             pause_s = RESTART_PAUSE_S
 
     async def _start_worker(self, number: int) -> WorkerProcess:
-        http, *https = (found[number] for found in self._sockets)
         return await WorkerProcess.start(
-            http,
-            https[0] if https else None,
+            {option: found[number] for option, found in self._sockets.items()},
             _worker_environment(self._config),
             self._folder.logs_dir / "worker.log",
         )
@@ -174,14 +192,29 @@ def _worker_environment(config: Config) -> dict[str, str]:
         "IDNODE_HTTP": config.http,
         "IDNODE_POSTGRES_URL": config.postgres_url,
         "IDNODE_REDIS_URL": config.redis_url,
+        "IDNODE_HANDLE": config.handle or "off",
     }
 
 
-def _addresses(config: Config) -> list[Address]:
-    found = [Address(config.http_host, config.http_port, "IDNODE_HTTP")]
+def _addresses(config: Config, now_s: float) -> dict[str, Address]:
+    found = {"http": Address(config.http_host, config.http_port, "IDNODE_HTTP")}
     if config.https_host is not None and config.https_port is not None:
-        assert config.tls_certificate is not None
-        assert config.tls_key is not None
-        tls_context(config.tls_certificate, config.tls_key)
-        found.append(Address(config.https_host, config.https_port, "IDNODE_HTTPS"))
+        tls_context(*tls_files(config, now_s))
+        found["https"] = Address(config.https_host, config.https_port, "IDNODE_HTTPS")
     return found
+
+
+def _handle_addresses(config: Config) -> dict[str, Address]:
+    if config.handle_host is None or config.handle_port is None:
+        return {}
+    place = (config.handle_host, config.handle_port, "IDNODE_HANDLE")
+    return {
+        "handle-tcp": Address(*place, Transport.TCP),
+        "handle-udp": Address(*place, Transport.UDP),
+    }
+
+
+def _close(sockets: dict[str, tuple[socket.socket, ...]]) -> None:
+    for found in sockets.values():
+        for one in found:
+            one.close()

@@ -17,6 +17,8 @@ _OUTCOMES = {
     ResponseCode.VALUES_NOT_FOUND: dimension.OUTCOME_VALUES_NOT_FOUND,
     ResponseCode.HANDLE_NOT_FOUND: dimension.OUTCOME_NOT_FOUND,
     ResponseCode.SERVER_NOT_RESPONSIBLE: dimension.OUTCOME_NOT_RESPONSIBLE,
+    ResponseCode.SERVICE_REFERRAL: dimension.OUTCOME_REFERRED,
+    ResponseCode.PREFIX_REFERRAL: dimension.OUTCOME_REFERRED,
     ResponseCode.INVALID_HANDLE: dimension.OUTCOME_INVALID,
     ResponseCode.PROTOCOL_ERROR: dimension.OUTCOME_INVALID,
     ResponseCode.AUTHENTICATION_NEEDED: dimension.OUTCOME_REFUSED,
@@ -91,11 +93,11 @@ class Tally:
         """Count questions that are answered together: how many of each kind."""
         if self._is_counting:
             for kind, number in numbers.items():
-                self._counting.add(number, now_s, *kind, source)
+                self._counting.add(number, now_s, (*kind, source))
 
     def cells(self, now_s: float, kind: Kind, source: str) -> Cells | None:
         """Where one more of this kind is counted, for a caller that does it often; else None."""
-        return self._counting.cells(now_s, *kind, source) if self._is_counting else None
+        return self._counting.cells(now_s, (*kind, source)) if self._is_counting else None
 
     def keep_day(self, now_s: float) -> None:
         """Begin a new day if it has come; to be called before cells are used again."""
@@ -117,9 +119,11 @@ def kind_of(
 ) -> Kind:
     """What the answer to one question counts as."""
     prefix = resolution.prefix if resolution is not None else None
+    # What is homed is the node's own, and no enterprise's.
     hosted = (
         prefix is not None
         and prefix.hosted
+        and not prefix.homed
         and identifier is not None
         and not identifier.is_prefix_handle
     )

@@ -1,13 +1,20 @@
 """The TLS context of HTTPS, from the operator's PEM files."""
 
+import logging
 import ssl
 from pathlib import Path
 
+from node.client_certificate import ask_for_certificates
 from node.start_error import StartError
+
+_log = logging.getLogger("idnode.http")
 
 
 def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
     """What a server needs for TLS 1.2 and 1.3; the files are read now and not again.
+
+    Callers may show a certificate, whoever has issued it, and need none: it says who they are
+    where the request asks for that, and nothing else.
 
     Raises:
         StartError: if a file is missing, cannot be read, is no PEM, or the key is another's.
@@ -24,6 +31,8 @@ def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
         context.load_cert_chain(certificate, key, password="")
     except ssl.SSLError as error:
         raise StartError(_problem(certificate, key, error)) from None
+    if not ask_for_certificates(context, certificate):
+        _log.warning("certificates of callers cannot be asked for with this Python")
     return context
 
 

@@ -7,7 +7,6 @@ import signal
 from collections.abc import Callable, Coroutine
 from functools import partial
 
-import orjson
 import uvicorn
 import uvloop
 
@@ -21,33 +20,54 @@ from metrics.worker_numbers import (
     WorkerNumbers,
 )
 from node import measures_report, worker_memory
+from node.administration import Administration
+from node.administrators import Administrators
 from node.admission import Admission
 from node.announcer import Announcer
 from node.cache_lookups import CountedLookups
 from node.callers import Callers
 from node.config import Config
 from node.door_batch import BatchDoor
+from node.door_home import HomeDoor
 from node.door_json import JsonDoor
 from node.door_list import ListDoor
 from node.door_redirect import RedirectDoor
+from node.door_session import SessionDoor
+from node.door_verify import VerifyDoor
 from node.door_write import WriteDoor
 from node.duty import Duty
 from node.fast_path import FastPath, FastProtocol
 from node.framework_http import framework
-from node.front_http import Doors, Front
+from node.front_http import Doors, Front, IdentityDoors
+from node.http_identity import HttpIdentities
 from node.http_server import HttpServer, Listening
+from node.http_sessions import HttpSessions
 from node.inherited import Inherited
+from node.known_addresses import KnownAddresses
 from node.listening import BACKLOG
+from node.native_answering import NativeAnswering
+from node.native_asker import Askers
+from node.native_door import NativeDoor
+from node.native_fast_path import NativeFastPath
+from node.native_limits import CostBudget, Strangers
+from node.native_server import NativeServer, NativeSockets
+from node.native_sessions import NativeSessions
+from node.native_tunnel import NativeTunnel
+from node.node_key import NodeKey
 from node.operations import Operations
+from node.pending_challenges import PendingChallenges
+from node.prefix_table import PrefixTable, table_from_bytes, table_to_bytes
 from node.rate_limit import REPORT_EVERY_S, Rates
+from node.reach import Door, reach_of
+from node.site_serial import numbered_site
 from node.tally import Tally
-from registry import prefixes
 from registry.database import Database
 from registry.records import PostgresRecords
 from resolver.errors import CacheUnavailableError, RegistryUnavailableError
 from resolver.hot import Hot
 from resolver.hot_redis import Listener, RedisCache
-from resolver.prefix_directory import PrefixDirectory, PrefixState
+from resolver.own_site import OwnSite
+from resolver.prefix_directory import PrefixDirectory
 from resolver.resolve import Resolver
 from resolver.unknown_budget import UnknownBudget
 from resolver.unshared import Unshared
@@ -83,12 +103,19 @@ class Worker:
         self._cache = RedisCache(config.redis_url)
         self._hot = Hot(config.l1_entries)
         self._directory = PrefixDirectory()
+        self._prefixes = PrefixTable(self._database, config.node_prefix)
         self._stale_directory = asyncio.Event()
         self._records = PostgresRecords(self._database)
+        self._node_key = NodeKey.kept(config.data)
+        self._own_site = _own_site(config, self._node_key)
+        self._administrators = Administrators(self._records, self._directory, config.server_admins)
         self._numbers = WorkerNumbers(config.data / "workers")
+        self._known = KnownAddresses(config.data / "workers")
+        self._costs = CostBudget(self._known, limits_loopback=config.limits_loopback)
         self._rates = Rates(
             config.rate_per_source,
             config.rate_per_caller,
+            per_network=config.udp_rate,
             limits_loopback=config.limits_loopback,
         )
         self._resolver = Resolver(
@@ -98,6 +125,7 @@ class Worker:
             self._hot,
             UnknownBudget(config.unknown_rate, partial(self._numbers.add, REFUSED_UNKNOWN_NAMES)),
             CountedLookups(self._numbers),
+            self._own_site,
         )
         self._callers = Callers(self._database)
         self._counting = Counting(journals, now_s())
@@ -117,9 +145,23 @@ class Worker:
             judged_by,
             now_s,
         )
+        self._tally = Tally(self._counting, config.trusted_proxies, is_counting=config.counting)
+        self._admission = Admission(self._rates, self._callers, self._tally, self._numbers)
+        self._askers = Askers(
+            self._rates,
+            self._known,
+            Strangers(self._known),
+            self._numbers,
+            limits_loopback=config.limits_loopback_udp,
+        )
+        self._answering = NativeAnswering(
+            self._native_door(), self._admission, self._tally, self._numbers, self._site_serial
+        )
         self._front = self._wired_front(config)
+        self._counting.on_void = self._void_cells
         self._tasks: list[asyncio.Task[None]] = []
         self._server: uvicorn.Server | None = None
+        self._native: NativeServer | None = None
         self._database.on_change = self._registry_changed
 
     async def start(self) -> None:
@@ -142,7 +184,10 @@ class Worker:
             self._tasks.append(asyncio.get_running_loop().create_task(work))
 
     async def serve(
-        self, listening: tuple[Listening, ...], on_ready: Callable[[], None] = lambda: None
+        self,
+        listening: tuple[Listening, ...],
+        native: NativeSockets | None = None,
+        on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         """Answer until `drain`; returns when every answer under way has been given.
 
@@ -151,8 +196,13 @@ class Worker:
         worker_memory.settle()
         self._server = HttpServer(self._http_config(), listening, partial(self._ready, on_ready))
         self._server.should_exit = self._operations.is_draining
+        if native is not None:
+            self._native = self._native_server(native)
+            await self._native.open()
         # Nobody is answered any more when this returns: from here on nothing is counted.
         await self._server.serve()
+        if self._native is not None:
+            await self._native.close()
 
     def _http_config(self) -> uvicorn.Config:
         return uvicorn.Config(
@@ -189,6 +239,8 @@ class Worker:
         self._operations.is_draining = True
         if self._server is not None:
             self._server.should_exit = True
+        if self._native is not None:
+            self._native.drain()
 
     async def stop(self) -> None:
         """End the work behind the doors, write the last counts, let go of the stores."""
@@ -205,15 +257,87 @@ class Worker:
         await self._cache.close()
         await self._database.close()
         self._numbers.close()
+        self._known.close()
+
+    def _site_serial(self) -> int:
+        return self._own_site.site.serial
+
+    def _admits_cost(self, source: str, cost_ms: float) -> bool:
+        return self._costs.admits(source, cost_ms, self._now_s())
+
+    def _void_cells(self) -> None:
+        self._front.fast.void_cells()
+        self._askers.void_cells()
+
+    def _native_server(self, sockets: NativeSockets) -> NativeServer:
+        fast = NativeFastPath(
+            self._front.fast,
+            self._hot,
+            self._directory,
+            self._askers,
+            self._numbers,
+            self._site_serial,
+        )
+        return NativeServer(sockets, fast, self._answering, self._askers, self._now_s)
+
+    def _native_door(self) -> NativeDoor:
+        administration = self._administration("native")
+        return NativeDoor(
+            self._resolver,
+            self._directory,
+            self._administrators,
+            administration,
+            PendingChallenges(self._cache),
+            NativeSessions(self._cache),
+            self._node_key,
+            self._tally,
+            site=lambda: self._own_site.site,
+            admits_cost=self._admits_cost,
+            now_s=self._now_s,
+        )
+
+    def _administration(self, door: str) -> Administration:
+        return Administration(
+            self._records,
+            self._administrators,
+            self._announcer,
+            self._directory,
+            self._database,
+            door=door,
+        )
+
+    def _identities(self, config: Config) -> HttpIdentities:
+        return HttpIdentities(
+            self._administrators,
+            HttpSessions(self._cache),
+            self._node_key,
+            trusted_proxies=config.trusted_proxies,
+            source_of=self._tally.source,
+            admits_cost=self._admits_cost,
+        )
 
     def _wired_front(self, config: Config) -> Front:
-        tally = Tally(self._counting, config.trusted_proxies, is_counting=config.counting)
-        admission = Admission(self._rates, self._callers, tally, self._numbers)
+        tally, admission = self._tally, self._admission
+        identities, administration = self._identities(config), self._administration("http")
         doors = Doors(
-            JsonDoor(self._resolver, self._callers, tally),
+            JsonDoor(self._resolver, self._callers, tally, identities),
             RedirectDoor(self._resolver, self._callers, tally),
             BatchDoor(self._resolver, self._callers, tally),
-            ListDoor(config, self._records, self._directory, self._callers),
+            ListDoor(
+                config,
+                self._records,
+                self._directory,
+                self._callers,
+                self._own_site.site,
+                identities,
+                administration,
+            ),
+            NativeTunnel(self._answering, tally),
+            IdentityDoors(
+                SessionDoor(identities),
+                VerifyDoor(identities, self._directory),
+                HomeDoor(self._database, self._callers, identities, administration),
+            ),
         )
         fast = FastPath(
             self._hot,
@@ -226,13 +350,14 @@ class Worker:
             admission,
             self._now_s,
         )
-        self._counting.on_void = fast.void_cells
         writing = WriteDoor(
             self._records,
             self._database,
             self._callers,
             self._announcer,
             self._now_s,
+            identities,
+            administration,
         )
         people = framework(writing, self._operations, self._directory)
         return Front(doors, people, self._now_s, fast, admission)
@@ -295,18 +420,12 @@ class Worker:
                 await self._load_kept_directory()
 
     async def _load_directory(self) -> None:
-        async with self._database.connection() as connection:
-            found = await prefixes.load_all(connection)
-        states = [
-            PrefixState(prefix.key, prefix.mode == "hosted", prefix.is_suspended)
-            for prefix in found
-        ]
+        states = await self._prefixes.load()
         self._directory.replace(states)
         # Duplicates would do no harm, but the table may be long.
         if self._cache.is_up and self._duty.is_ours():
-            table = [(state.key, state.hosted, state.suspended) for state in states]
             with contextlib.suppress(CacheUnavailableError):
-                await self._cache.keep_prefixes(orjson.dumps(table))
+                await self._cache.keep_prefixes(table_to_bytes(states))
 
     async def _load_kept_directory(self) -> None:
         """Without PostgreSQL and without a table: the last one that was kept in Redis."""
@@ -315,7 +434,7 @@ class Worker:
         with contextlib.suppress(CacheUnavailableError):
             table = await self._cache.kept_prefixes()
             if table is not None:
-                self._directory.replace(PrefixState(*row) for row in orjson.loads(table))
+                self._directory.replace(table_from_bytes(table))
 
     async def _flush(self) -> None:
         await self._flushing.flush(self._now_s())
@@ -330,6 +449,7 @@ class Worker:
         """Show what goes up and down, and tell the other workers of heavy users."""
         server = self._server
         connections = 0 if server is None else len(server.server_state.connections)
+        connections += 0 if self._native is None else self._native.connections
         self._numbers.show(CONNECTIONS, connections)
         self._numbers.show(CACHE_ENTRIES, len(self._hot))
         await self._rates.share(self._cache, self._now_s())
@@ -351,6 +471,21 @@ class Worker:
                 _log.exception("periodic work failed; it is tried again")
 
 
+def _own_site(config: Config, node_key: NodeKey) -> OwnSite:
+    """What this node says of itself: to whoever asks, and in the handles of its prefixes."""
+    reach = reach_of(
+        public_address=config.public_address,
+        native=_door(config.handle_host, config.handle_port),
+        http=_door(config.http_host, config.http_port),
+        https=_door(config.https_host, config.https_port),
+    )
+    return numbered_site(config.data, reach, node_key.public_key)
+
+
+def _door(host: str | None, port: int | None) -> Door | None:
+    return None if host is None or port is None else (host, port)
+
+
 def run(config: Config, inherited: Inherited, now_s: Callable[[], float]) -> None:
     """Serve on sockets that were inherited, until SIGTERM.
 
@@ -364,13 +499,13 @@ def run(config: Config, inherited: Inherited, now_s: Callable[[], float]) -> Non
 
 
 async def _run(config: Config, inherited: Inherited, now_s: Callable[[], float]) -> None:
-    listening = inherited.listening(config)
+    listening = inherited.listening(config, now_s())
     worker = Worker(config, now_s)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.drain)
     try:
         await worker.start()
-        await worker.serve(listening, inherited.say_ready)
+        await worker.serve(listening, inherited.native(), inherited.say_ready)
     finally:
         await worker.stop()

@@ -29,25 +29,24 @@ class WorkerProcess:
 
     @classmethod
     async def start(
-        cls, http: socket, https: socket | None, env: Mapping[str, str], log_file: Path
+        cls, sockets: Mapping[str, socket], env: Mapping[str, str], log_file: Path
     ) -> "WorkerProcess":
-        """Start a worker that serves on these sockets.
+        """Start a worker that serves on these sockets: `http`, and others by their options.
 
         Raises:
             OSError, subprocess.SubprocessError: it cannot be started.
         """
         reading, writing = os.pipe()
-        words = [str(http.fileno()), "--ready", str(writing)]
-        passed = [http.fileno(), writing]
-        if https is not None:
-            words += ["--https", str(https.fileno())]
-            passed.append(https.fileno())
+        descriptors = {name: one.fileno() for name, one in sockets.items()} | {"ready": writing}
+        words = [str(descriptors["http"])]
+        for name, descriptor in descriptors.items():
+            words += [] if name == "http" else [f"--{name}", str(descriptor)]
         try:
             process = await ChildProcess.spawn(
                 [sys.executable, "-m", "node", "worker", *words],
                 log_file=log_file,
                 env=env,
-                pass_fds=passed,
+                pass_fds=tuple(descriptors.values()),
                 death_signal=signal.SIGTERM,
             )
         except BaseException:

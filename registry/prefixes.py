@@ -1,5 +1,6 @@
 """The prefixes that were allotted to enterprises: hosted here or run by the enterprise."""
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -11,12 +12,14 @@ from registry.entry_text import check_text
 from registry.records import Author, add_change
 from registry.refusal import ConflictError, InvalidEntryError, UnknownEntryError
 from resolver.errors import InvalidIdentifierError
-from resolver.identifier import check_prefix, fold
+from resolver.identifier import PREFIX_SIZE_BYTES_MAX, check_prefix, fold
 
 HOSTED: Final = "hosted"  # identifiers are registered and resolved here
 SELF_RUN: Final = "self_run"  # the enterprise runs its own node; here only the way to it
 MODES: Final = (HOSTED, SELF_RUN)
 PAGE_ROWS: Final = 1_000
+
+_DELEGABLE: Final = re.compile(r"[0-9]{1,10}(?:\.[0-9]{1,16}){1,6}")
 
 _SELECT: Final = """
     SELECT p.id, p.prefix, p.key, e.credit_code, e.name AS enterprise_name, p.mode,
@@ -59,6 +62,9 @@ async def allot(
 
     A prefix below or above an allotted one is a prefix of its own.
 
+    An enterprise's prefix has three numbers at least. What a top node leaves to another node may
+    have fewer: below its own prefix, and self_run.
+
     Raises:
         InvalidEntryError: if the prefix or the mode breaks a rule.
         ConflictError: if it is allotted to another enterprise or in another mode.
@@ -81,7 +87,7 @@ async def allot(
             _require_same(present, enterprise.credit_code, mode)
             return present, False
         detail = f"prefix allot {prefix} {mode} to {enterprise.credit_code}"
-        await _announce(connection, present.key, replace(author, detail=detail))
+        await announce(connection, present.key, replace(author, detail=detail))
         return present, True
 
 
@@ -107,7 +113,7 @@ async def suspend(
             reason,
         )
         detail = f"prefix suspend {present.prefix}: {reason}"
-        await _announce(connection, present.key, replace(author, detail=detail))
+        await announce(connection, present.key, replace(author, detail=detail))
         return await require(connection, prefix), True
 
 
@@ -127,7 +133,7 @@ async def resume(database: Database, prefix: str, *, author: Author) -> tuple[Pr
             present.id,
         )
         detail = f"prefix resume {present.prefix}"
-        await _announce(connection, present.key, replace(author, detail=detail))
+        await announce(connection, present.key, replace(author, detail=detail))
         return await require(connection, prefix), True
 
 
@@ -172,17 +178,24 @@ async def stream(database: Database) -> AsyncIterator[Prefix]:
 
 
 def _check(prefix: str, mode: str, node_prefix: str | None) -> None:
-    try:
-        check_prefix(prefix)
-    except InvalidIdentifierError as error:
-        raise InvalidEntryError(str(error), "give a prefix such as 88.608.5288") from None
+    is_below = node_prefix is not None and fold(prefix).startswith(f"{fold(node_prefix)}.")
+    if not (is_below and mode == SELF_RUN and _is_delegable(prefix)):
+        try:
+            check_prefix(prefix)
+        except InvalidIdentifierError as error:
+            raise InvalidEntryError(str(error), "give a prefix such as 88.608.5288") from None
     if mode not in MODES:
         raise InvalidEntryError(f"mode {mode!r} is not known", f"give {' or '.join(MODES)}")
-    if node_prefix is not None and not fold(prefix).startswith(f"{fold(node_prefix)}."):
+    if node_prefix is not None and not is_below:
         raise InvalidEntryError(
             f"the prefix {prefix} is not below the prefix of this node, {node_prefix}",
             f"give a prefix that begins with {node_prefix}.",
         )
+
+
+def _is_delegable(prefix: str) -> bool:
+    """True for what a top node delegates: numbers joined by dots, also two of them."""
+    return bool(_DELEGABLE.fullmatch(prefix)) and len(prefix) <= PREFIX_SIZE_BYTES_MAX
 
 
 def _require_same(present: Prefix, credit_code: str, mode: str) -> None:
@@ -199,7 +212,7 @@ def _require_same(present: Prefix, credit_code: str, mode: str) -> None:
         )
 
 
-async def _announce(connection: Connection, key: str, author: Author) -> None:
-    """Into the log of changes and the outbox, in the transaction of the change."""
+async def announce(connection: Connection, key: str, author: Author) -> None:
+    """Have the workers told of a change, in its transaction; and into the log of changes."""
     await add_change(connection, author)
     await connection.execute("INSERT INTO outbox (topic, key) VALUES ('prefixes', $1)", key)

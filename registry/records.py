@@ -1,17 +1,20 @@
 """Records in PostgreSQL: read one or many, create, change, delete, list, and their history."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import asyncpg
 
 from registry.database import WRITE_TIMEOUT_S, Connection, Database
-from resolver.identifier import Identifier, fold
+from resolver.errors import InvalidValueError
+from resolver.identifier import PREFIX_HANDLE_PREFIX, Identifier, fold
+from resolver.prefix_directory import NOT_HERE, derived_from
 from resolver.record import (
     HandleValue,
     Record,
+    check_values,
     merge_values,
     values_to_wire,
 )
@@ -28,6 +31,9 @@ _FETCH = f"SELECT {_COLUMNS} FROM identifier WHERE key = $1"
 _FETCH_MANY = f"""
     SELECT found.* FROM unnest($1::text[]) AS asked (key),
         LATERAL (SELECT {_COLUMNS} FROM identifier WHERE key = asked.key LIMIT 1) found"""
+_VERSIONS = """
+    SELECT found.* FROM unnest($1::text[]) AS asked (key),
+        LATERAL (SELECT key, version FROM identifier WHERE key = asked.key LIMIT 1) found"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,29 @@ class Author:
     detail: str = ""
 
 
-_Write = Callable[[Connection], Awaitable[Written | Refused]]
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """What must still hold in the transaction of a write that was found to be allowed.
+
+    `refusal` is asked under the lock of the record, which it is given unless it was deleted, and
+    says why it may not be written so; it may raise OvertakenError. `versions` are those of other
+    records that the decision rests on, by key, 0 where there was none.
+    """
+
+    refusal: Callable[[Record | None], Refused | None]
+    versions: Mapping[str, int] = field(default_factory=dict)
+
+
+class OvertakenError(Exception):
+    """What allowed a write was changed before it was done: nothing was written, decide again."""
+
+
+class _RacedError(Exception):
+    """Somebody else created the record in the meantime."""
+
+
+_Row = asyncpg.Record | None
+_Write = Callable[[Connection, _Row], Awaitable[Written | Refused]]
 
 
 class PostgresRecords:
@@ -112,32 +140,32 @@ class PostgresRecords:
         now_s: float,
         *,
         overwrite: bool = True,
+        permit: Permit | None = None,
     ) -> Written | Refused:
         """Make `values` the whole record of `identifier`.
 
         A crash before the commit leaves nothing; after it, the record and its outbox row are
         there, so that a worker publishes it even if this one never does.
+
+        Raises:
+            OvertakenError: if what `permit` rests on has changed; nothing was written.
+            RegistryUnavailableError: if PostgreSQL does not answer.
         """
         data = values_to_wire(values)
 
-        async def write(connection: Connection) -> Written | Refused:
-            for _ in range(_RACES_MAX):
-                old = await _locked(connection, identifier.key)
-                if old is None:
-                    version = await _insert(connection, identifier, data, author, now_s)
-                    if version is not None:
-                        return Written(_new(identifier, version, data, now_s), created=True)
-                    continue  # somebody else created it since: look again
-                if not old["deleted"] and not overwrite:
-                    return Refused(ResponseCode.HANDLE_ALREADY_EXISTS)
-                is_same = old["data"] == data and old["handle"] == identifier.text
-                if not old["deleted"] and is_same:
-                    return Written(_record(old), created=False, changed=False)
-                version = await _update(connection, identifier, data, author, now_s)
-                return Written(_new(identifier, version, data, now_s), created=old["deleted"])
-            return Refused(ResponseCode.SERVER_TOO_BUSY, "Too many writers of this identifier")
+        async def write(connection: Connection, old: _Row) -> Written | Refused:
+            if old is None:
+                version = await _insert(connection, identifier, data, author, now_s)
+                return Written(_new(identifier, version, data, now_s), created=True)
+            if not old["deleted"] and not overwrite:
+                return Refused(ResponseCode.HANDLE_ALREADY_EXISTS)
+            is_same = old["data"] == data and old["handle"] == identifier.text
+            if not old["deleted"] and is_same:
+                return Written(_record(old), created=False, changed=False)
+            version = await _update(connection, identifier, data, author, now_s)
+            return Written(_new(identifier, version, data, now_s), created=old["deleted"])
 
-        return await self._in_prefix(identifier, write)
+        return await self._in_prefix(identifier, permit, write)
 
     async def put_values(
         self,
@@ -147,11 +175,14 @@ class PostgresRecords:
         now_s: float,
         *,
         overwrite: bool = True,
+        permit: Permit | None = None,
     ) -> Written | Refused:
-        """Add `values` to a record, or put them in the place of those with their indexes."""
+        """Add `values` to a record, or put them in the place of those with their indexes.
 
-        async def write(connection: Connection) -> Written | Refused:
-            old = await _locked(connection, identifier.key)
+        Raises as `put`.
+        """
+
+        async def write(connection: Connection, old: _Row) -> Written | Refused:
             if old is None or old["deleted"]:
                 return Refused(ResponseCode.HANDLE_NOT_FOUND)
             present = _record(old)
@@ -161,21 +192,54 @@ class PostgresRecords:
                 return Refused(
                     ResponseCode.VALUE_ALREADY_EXISTS, f"Index conflict for {conflicts[0]}"
                 )
-            data = values_to_wire(merge_values(present.values, values))
-            kept = _spelled(identifier, present)
-            version = await _update(connection, kept, data, author, now_s)
-            return Written(_new(kept, version, data, now_s), created=not conflicts)
+            merged = await _merge(connection, identifier, present, values, author, now_s)
+            if isinstance(merged, Refused):
+                return merged
+            return Written(merged, created=not conflicts)
 
-        return await self._in_prefix(identifier, write)
+        return await self._in_prefix(identifier, permit, write)
+
+    async def modify_values(
+        self,
+        identifier: Identifier,
+        values: Sequence[HandleValue],
+        author: Author,
+        now_s: float,
+        *,
+        permit: Permit | None = None,
+    ) -> Written | Refused:
+        """Put `values` in the place of those with their indexes; if one is missing, none is.
+
+        Raises as `put`.
+        """
+
+        async def write(connection: Connection, old: _Row) -> Written | Refused:
+            if old is None or old["deleted"]:
+                return Refused(ResponseCode.HANDLE_NOT_FOUND)
+            present = _record(old)
+            if not {one.index for one in values} <= {one.index for one in present.values}:
+                return Refused(ResponseCode.VALUES_NOT_FOUND)
+            merged = await _merge(connection, identifier, present, values, author, now_s)
+            return merged if isinstance(merged, Refused) else Written(merged, created=False)
+
+        return await self._in_prefix(identifier, permit, write)
 
     async def remove_values(
-        self, identifier: Identifier, indexes: Iterable[int], author: Author, now_s: float
+        self,
+        identifier: Identifier,
+        indexes: Iterable[int],
+        author: Author,
+        now_s: float,
+        *,
+        permit: Permit | None = None,
     ) -> Written | Refused:
-        """Remove the values with `indexes`; if one of them is missing, nothing is removed."""
+        """Remove the values with `indexes`; if one of them is missing, nothing is removed.
+
+        Raises as `put`.
+        """
         gone = set(indexes)
 
-        async def write(connection: Connection) -> Written | Refused:
-            old = await _locked(connection, identifier.key)
+        async def write(connection: Connection, old: _Row) -> Written | Refused:
             if old is None or old["deleted"]:
                 return Refused(ResponseCode.HANDLE_NOT_FOUND)
             present = _record(old)
@@ -186,15 +250,19 @@ class PostgresRecords:
             version = await _update(connection, kept, data, author, now_s)
             return Written(_new(kept, version, data, now_s), created=False)
 
-        return await self._in_prefix(identifier, write)
+        return await self._in_prefix(identifier, permit, write)
 
     async def delete(
-        self, identifier: Identifier, author: Author, now_s: float
+        self,
+        identifier: Identifier,
+        author: Author,
+        now_s: float,
+        *,
+        permit: Permit | None = None,
     ) -> Written | Refused:
-        """Delete the record; its version and history stay."""
+        """Delete the record; its version and history stay. Raises as `put`."""
 
-        async def write(connection: Connection) -> Written | Refused:
-            old = await _locked(connection, identifier.key)
+        async def write(connection: Connection, old: _Row) -> Written | Refused:
             if old is None or old["deleted"]:
                 return Refused(ResponseCode.HANDLE_NOT_FOUND)
             kept = _spelled(identifier, _record(old))
@@ -202,7 +270,7 @@ class PostgresRecords:
             gone = Record(kept.text, version, b"", int(now_s), deleted=True)
             return Written(gone, created=False)
 
-        return await self._in_prefix(identifier, write)
+        return await self._in_prefix(identifier, permit, write)
 
     async def list_page(self, prefix_key: str, page: int, page_size: int) -> list[str]:
         """Identifiers below a prefix as they are written, in key order; deleted ones left out."""
@@ -215,6 +283,23 @@ class PostgresRecords:
                 page_size,
             )
         return [row["handle"] for row in rows]
+
+    async def list_all(self, prefix_key: str, page_size: int) -> AsyncIterator[list[str]]:
+        """Pages of all identifiers below a prefix, as `list_page`; the last one may be empty."""
+        after, end = _key_range(prefix_key)
+        while True:
+            async with self._database.connection(WRITE_TIMEOUT_S) as connection:
+                rows = await connection.fetch(
+                    "SELECT key, handle FROM identifier"
+                    " WHERE key > $1 AND key < $2 AND NOT deleted ORDER BY key LIMIT $3",
+                    after,
+                    end,
+                    page_size,
+                )
+            yield [row["handle"] for row in rows]
+            if len(rows) < page_size:
+                return
+            after = rows[-1]["key"]
 
     async def scan(
         self, prefix_key: str | None = None, page_size: int = 2_000
@@ -258,32 +343,79 @@ class PostgresRecords:
             )
         return [HistoryEntry(_record(row), row["actor"], row["door"], row["at"]) for row in rows]
 
-    async def _in_prefix(self, identifier: Identifier, write: _Write) -> Written | Refused:
+    async def _in_prefix(
+        self, identifier: Identifier, permit: Permit | None, write: _Write
+    ) -> Written | Refused:
+        """Do `write` with the locked row, if the prefix is open and `permit` still holds."""
         async with self._database.connection(WRITE_TIMEOUT_S) as connection:
             for _ in range(_RACES_MAX):
                 try:
                     async with connection.transaction():
-                        refusal = await prefix_refusal(connection, identifier.prefix_key)
-                        return refusal or await write(connection)
-                except asyncpg.DeadlockDetectedError:
+                        refused = await prefix_refusal(
+                            connection, identifier.prefix_key, identifier.suffix
+                        )
+                        if refused is not None:
+                            return refused
+                        old = await connection.fetchrow(_FETCH + " FOR UPDATE", identifier.key)
+                        if permit is not None:
+                            refused = await _refusal_by(connection, permit, old)
+                        return refused or await write(connection, old)
+                except (asyncpg.DeadlockDetectedError, _RacedError):
                     await asyncio.sleep(0)
         return Refused(ResponseCode.SERVER_TOO_BUSY, "Too many writers of this identifier")
 
 
-async def prefix_refusal(connection: Connection, prefix_key: str) -> Refused | None:
-    """Why nothing may be written below a prefix now, or None; holds the prefix until commit."""
-    row = await connection.fetchrow(
-        "SELECT mode, suspended_at FROM prefix WHERE key = $1 FOR SHARE", prefix_key
-    )
-    if row is None:
-        return Refused(ResponseCode.SERVER_NOT_RESPONSIBLE, "That prefix doesn't live here")
-    if row["suspended_at"] is not None:
+async def prefix_refusal(
+    connection: Connection, prefix_key: str, suffix: str = ""
+) -> Refused | None:
+    """Why nothing may be written below a prefix now, or None; holds the prefix until commit.
+
+    `suffix` is needed of a prefix handle alone: it may be written for whatever lives here, and for
+    what is derived from a prefix that is hosted or homed here.
+    """
+    is_handle = prefix_key == PREFIX_HANDLE_PREFIX
+    key = fold(suffix) if is_handle else prefix_key
+    keys = [key, *derived_from(key)] if is_handle and "/" not in key else [key]
+    found = await _nearest(connection, keys)
+    if found is None:
+        return Refused(ResponseCode.SERVER_NOT_RESPONSIBLE, NOT_HERE)
+    if found["suspended_at"] is not None:
         return Refused(ResponseCode.SERVER_NOT_RESPONSIBLE, "That prefix is suspended")
-    if row["mode"] != "hosted":
+    is_own_handle = is_handle and found["key"] == key
+    if found["mode"] == "self_run" and not is_own_handle:
         return Refused(
             ResponseCode.SERVER_NOT_RESPONSIBLE, "That prefix is run by its enterprise node"
         )
     return None
+
+
+async def _nearest(connection: Connection, keys: Sequence[str]) -> asyncpg.Record | None:
+    """The first of `keys` that is allotted or homed, held until commit."""
+    allotted = await connection.fetch(
+        "SELECT key, mode, suspended_at FROM prefix WHERE key = ANY($1) ORDER BY key FOR SHARE",
+        keys,
+    )
+    homed: Sequence[asyncpg.Record] = []
+    if not allotted or allotted[-1]["key"] != keys[0]:
+        homed = await connection.fetch(
+            "SELECT key, 'homed' AS mode, NULL AS suspended_at FROM homed_prefix"
+            " WHERE key = ANY($1) ORDER BY key FOR SHARE",
+            keys,
+        )
+    # Each is the beginning of the next: the longest is the nearest, and an allotment goes before.
+    return max((*allotted, *homed), key=lambda row: len(row["key"]), default=None)
+
+
+def merged_values(
+    present: Record, values: Sequence[HandleValue]
+) -> tuple[HandleValue, ...] | Refused:
+    """All values of a record after `values` were added or put in place, unless it is too large."""
+    merged = merge_values(present.values, values)
+    try:
+        check_values(merged)
+    except InvalidValueError as error:
+        return Refused(ResponseCode.INVALID_VALUE, str(error))
+    return merged
 
 
 async def add_change(connection: Connection, author: Author) -> int:
@@ -298,8 +430,32 @@ async def add_change(connection: Connection, author: Author) -> int:
     )
 
 
-async def _locked(connection: Connection, key: str) -> asyncpg.Record | None:
-    return await connection.fetchrow(_FETCH + " FOR UPDATE", key)
+async def _refusal_by(connection: Connection, permit: Permit, old: _Row) -> Refused | None:
+    """Why `permit` does not hold for the locked row, or None."""
+    if permit.versions:
+        rows = await connection.fetch(_VERSIONS, list(permit.versions))
+        found = {row["key"]: row["version"] for row in rows}
+        if any(found.get(key, 0) != version for key, version in permit.versions.items()):
+            raise OvertakenError
+    return permit.refusal(None if old is None or old["deleted"] else _record(old))
+
+
+async def _merge(
+    connection: Connection,
+    identifier: Identifier,
+    present: Record,
+    values: Sequence[HandleValue],
+    author: Author,
+    now_s: float,
+) -> Record | Refused:
+    """The record with `values` added or put in place, as it was written."""
+    merged = merged_values(present, values)
+    if isinstance(merged, Refused):
+        return merged
+    data = values_to_wire(merged)
+    kept = _spelled(identifier, present)
+    version = await _update(connection, kept, data, author, now_s)
+    return _new(kept, version, data, now_s)
 
 
 async def _insert(
@@ -308,7 +464,7 @@ async def _insert(
     data: bytes,
     author: Author,
     now_s: float,
-) -> int | None:
+) -> int:
     change_id = await add_change(connection, author)
     version = await connection.fetchval(
         "INSERT INTO identifier"
@@ -322,7 +478,7 @@ async def _insert(
         data,
     )
     if version is None:
-        return None
+        raise _RacedError
     await connection.execute("SELECT note_registered($1, $2, 1)", identifier.prefix_key, _at(now_s))
     return int(version)
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Collection, Iterable, Sequence
 
-from registry.records import Author, Refused, Written
+from registry.records import Author, Refused, Written, merged_values
 from resolver.errors import RegistryUnavailableError
 from resolver.identifier import Identifier
-from resolver.record import HandleValue, Record, merge_values, values_to_wire
+from resolver.record import HandleValue, Record, values_to_wire
 from resolver.response_code import ResponseCode
 
 
@@ -70,9 +70,29 @@ class MemoryRecords:
         conflicts = [value.index for value in values if value.index in taken]
         if conflicts and not overwrite:
             return Refused(ResponseCode.VALUE_ALREADY_EXISTS, f"Index conflict for {conflicts[0]}")
-        merged = merge_values(present.values, values)
+        merged = merged_values(present, values)
+        if isinstance(merged, Refused):
+            return merged
         record = self._write(present.handle, identifier.key, merged, now_s)
         return Written(record, created=not conflicts)
+
+    async def modify_values(
+        self,
+        identifier: Identifier,
+        values: Sequence[HandleValue],
+        author: Author,
+        now_s: float,
+    ) -> Written | Refused:
+        """See PostgresRecords."""
+        present, refused = self._present(identifier)
+        if present is None:
+            return refused or Refused(ResponseCode.HANDLE_NOT_FOUND)
+        if not {one.index for one in values} <= {one.index for one in present.values}:
+            return Refused(ResponseCode.VALUES_NOT_FOUND)
+        merged = merged_values(present, values)
+        if isinstance(merged, Refused):
+            return merged
+        return Written(self._write(present.handle, identifier.key, merged, now_s), created=False)
 
     async def remove_values(
         self, identifier: Identifier, indexes: Iterable[int], author: Author, now_s: float

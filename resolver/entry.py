@@ -26,12 +26,14 @@ class Prepared:
     `json` is the plain JSON answer as the transport takes it: its length, an empty line, the body.
     `redirect` is the relative ttl of the value that leads on (s), and the redirect after the
     headers that change with time; None where it was not asked for, or depends on who asks.
+    `native` are the public values as a message of the Handle protocol has them.
     `prefix` is the state of the prefix when they were made: once superseded, they are void.
     """
 
-    __slots__ = ("json", "prefix", "redirect")
+    __slots__ = ("json", "native", "prefix", "redirect")
 
     json: bytes | None
+    native: bytes | None
     prefix: PrefixState | None
     redirect: tuple[int, bytes] | None
 
@@ -41,6 +43,7 @@ class Prepared:
     def begin(self, prefix: PrefixState | None) -> None:
         """Void everything: from now on answers are prepared under `prefix`."""
         self.json = None
+        self.native = None
         self.prefix = prefix
         self.redirect = None
 

@@ -17,21 +17,21 @@ HEARD_S = 1.0
 ABSENT_S = 5.0
 
 
-def is_fresh(entry: Entry, now_s: float, *, connected: bool) -> bool:
-    """True if `entry` may be answered as the present truth at `now_s`."""
-    cap_s = CONNECTED_S if connected else DISCONNECTED_S
-    if not entry.is_present:
-        cap_s = min(cap_s, ABSENT_S)
-    # A clock that stepped back makes an entry young, not old: bound that side, too.
-    return -cap_s < now_s - entry.fetched_at_s < cap_s
+def is_fresh_absence(entry: Entry, now_s: float, *, connected: bool) -> bool:
+    """True if at `now_s` it may be answered that what `entry` says is absent still is."""
+    return _is_within(ABSENT_S if connected else DISCONNECTED_S, entry, now_s)
 
 
 def is_worth_sharing(entry: Entry, now_s: float) -> bool:
     """True if an entry of the shared cache may be answered: young enough not to be renewed yet."""
-    cap_s = RENEWED_FROM_S if entry.is_present else ABSENT_S
-    return -cap_s < now_s - entry.fetched_at_s < cap_s
+    return _is_within(RENEWED_FROM_S if entry.is_present else ABSENT_S, entry, now_s)
 
 
 def stale_age_s(entry: Entry, now_s: float) -> int:
     """Seconds since `entry` was known to be right, at least 0 (RFC 8767 is the model)."""
     return max(0, int(now_s - entry.fetched_at_s))
+
+
+def _is_within(cap_s: float, entry: Entry, now_s: float) -> bool:
+    # A clock that stepped back makes an entry young, not old: bound that side, too.
+    return -cap_s < now_s - entry.fetched_at_s < cap_s

@@ -10,7 +10,7 @@ from resolver.freshness import (
     DISCONNECTED_S,
     HEARD_S,
     RENEWED_FROM_S,
-    is_fresh,
+    is_fresh_absence,
 )
 from resolver.record import Record
 
@@ -111,12 +111,7 @@ class Hot:
 
     def kept(self, key: str) -> Kept | None:
         """What is kept of a live record, whatever its age; what was used comes among the young."""
-        kept = self.young.get(key)
-        if kept is None:
-            kept = self._old.pop(key, None)
-            if kept is not None:
-                self._keep(key, kept)
-        return kept
+        return self.young.get(key) or self._used_again(key)
 
     def may_answer(self, kept: Kept, now_s: float) -> bool:
         """True if `kept` may be believed at `now_s`."""
@@ -130,7 +125,7 @@ class Hot:
         return [self._prepared(key, now_s) for key in keys]
 
     def _prepared(self, key: str, now_s: float) -> Kept | None:
-        kept = self.young.get(key) or self.kept(key)
+        kept = self.young.get(key) or self._used_again(key)
         if kept is None or kept.prefix is None or kept.prefix.is_superseded:
             return None
         return kept if self.may_answer(kept, now_s) else None
@@ -143,7 +138,7 @@ class Hot:
         """The newest entry whatever its age, for answers marked stale; a deleted one, too, if no
         more is known of the newest version.
         """
-        kept = self.young.get(key) or self._old.get(key) or self._leaving.get(key)
+        kept = self._held(key)
         if kept is not None:
             return kept.entry()
         absent = self._absent.get(key)
@@ -151,7 +146,7 @@ class Hot:
 
     def known_version(self, key: str) -> int:
         """The newest version known; -1 if nothing is."""
-        kept = self.young.get(key) or self._old.get(key) or self._leaving.get(key)
+        kept = self._held(key)
         if kept is not None:
             return kept.version
         absent = self._absent.get(key)
@@ -208,13 +203,21 @@ class Hot:
         self.generation += 1
         self._moments.clear()
 
+    def _used_again(self, key: str) -> Kept | None:
+        kept = self._old.pop(key, None)
+        if kept is not None:
+            self._keep(key, kept)
+        return kept
+
+    def _held(self, key: str) -> Kept | None:
+        return self.young.get(key) or self._old.get(key) or self._leaving.get(key)
+
     def _keep(self, key: str, kept: Kept) -> None:
         self.young[key] = kept
         if len(self.young) > self._young_max:
             del self.young[key]
-            self._leaving, leaving = self._old, self._leaving
-            self._leaving.update(leaving)
-            self.young, self._old = {key: kept}, self.young
+            # Nothing is leaving any more: filling `young` has freed several for each that came.
+            self._leaving, self._old, self.young = self._old, self.young, {key: kept}
         for _ in range(min(_FREED_A_TURN, len(self._leaving))):
             self._leaving.popitem()[1].moment = _GONE
 
@@ -264,4 +267,4 @@ class Hot:
         if found is None or found[0] != self.mark(prefix_key):
             return None
         entry = found[1]
-        return entry if is_fresh(entry, now_s, connected=self.hears(now_s)) else None
+        return entry if is_fresh_absence(entry, now_s, connected=self.hears(now_s)) else None

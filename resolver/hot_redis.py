@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
 from resolver.bulletin import FIRST_BITS, Numbering, body_to_bytes, message_from_bytes
@@ -134,6 +135,7 @@ class RedisCache:
         self._fill_script = self._redis.register_script(_FILL_SCRIPT)
         self._announce_script = self._redis.register_script(_ANNOUNCE_SCRIPT)
         self._number_script = self._redis.register_script(_NUMBER_SCRIPT)
+        self._scripts: dict[str, AsyncScript] = {}
         # Channels do not belong to a database of the server: the number keeps nodes apart.
         number = self._redis.connection_pool.connection_kwargs.get("db") or 0
         self._bulletin = f"{_BULLETIN}:{number}"
@@ -220,6 +222,24 @@ class RedisCache:
             pipeline.expire(key, keep_s)
         values = await self._command(pipeline.execute)
         return [int(value) for value in values[::2]]
+
+    async def run(
+        self, script: str, names: Sequence[str], arguments: Sequence[bytes | str | int]
+    ) -> Any:
+        """What a Lua script answers that works on values shared by all workers, in one step.
+
+        It finds `names` as KEYS, led by the run id of the server: what is kept so is gone after a
+        restart or a failover, and never goes back to an older state. `script` is one of a few
+        constants, which are remembered.
+
+        Raises:
+            CacheUnavailableError: if Redis does not answer.
+        """
+        registered = self._scripts.get(script)
+        if registered is None:
+            registered = self._scripts[script] = self._redis.register_script(script)
+        keys = [f"idnode:{self._server}:{name}" for name in names]
+        return await self._command(lambda: registered(keys=keys, args=arguments))
 
     async def keep_prefixes(self, table: bytes) -> None:
         """Keep a copy of the table of prefixes, for a worker that starts without PostgreSQL."""

@@ -5,17 +5,27 @@ The seams: `RecordSource` (PostgreSQL; in-memory twin) and `SharedCache` (Redis;
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from typing import Protocol
 
+from resolver import referral
 from resolver.entry import Entry, Shelf
 from resolver.errors import CacheUnavailableError, RegistryUnavailableError
 from resolver.freshness import DISCONNECTED_S, is_worth_sharing, stale_age_s
 from resolver.hot import Hot, Kept, Mark
-from resolver.identifier import Identifier
-from resolver.prefix_directory import PrefixDirectory, PrefixState, refusal
-from resolver.record import Record
+from resolver.identifier import PREFIX_HANDLE_PREFIX, Identifier
+from resolver.prefix_directory import (
+    NOT_HERE,
+    PrefixDirectory,
+    PrefixState,
+    handle_of,
+    names_prefix,
+    refusal,
+)
+from resolver.record import HandleValue, Record
 from resolver.response_code import ResponseCode
 from resolver.unknown_budget import ANONYMOUS, UnknownBudget
 
@@ -72,14 +82,23 @@ class SharedCache(Protocol):
         """
 
 
+class OwnPrefixHandles(Protocol):
+    """What this node says of the prefixes that live here, besides what is stored."""
+
+    def laid_over(self, record: Record | None, handle: str, *, is_homed: bool) -> Record | None:
+        """The prefix handle `handle`, of which `record` is stored; None if it does not exist."""
+
+
 @dataclass(frozen=True, slots=True)
 class Resolution:
     """The answer to one question, before values are selected.
 
-    `prefix` is the state of the allotted prefix, None if it does not live here. `entry` is set
-    where the code is SUCCESS. `stale_age_s` is set where the answer is the last one known, the
-    registry being away. UNKNOWN answers have the code SERVER_TOO_BUSY; `is_refused` tells those
-    that were not looked for, because too many names that do not exist were asked for.
+    `prefix` is the state of the prefix that answers, None if it does not live here. `entry` is set
+    where the code is SUCCESS. `referral` is set where it is SERVICE_REFERRAL or PREFIX_REFERRAL:
+    the HS_SITE or HS_SITE.PREFIX values of the service to be asked. `stale_age_s` is set where the
+    answer is the last one known, the registry being away. UNKNOWN answers have the code
+    SERVER_TOO_BUSY; `is_refused` tells those that were not looked for, because too many names that
+    do not exist were asked for.
     """
 
     code: ResponseCode
@@ -88,6 +107,7 @@ class Resolution:
     message: str | None = None
     stale_age_s: int | None = None
     is_refused: bool = False
+    referral: tuple[HandleValue, ...] = ()
 
     @property
     def record(self) -> Record:
@@ -142,11 +162,13 @@ class Resolver:
         hot: Hot,
         unknown: UnknownBudget | None = None,
         lookups: Lookups | None = None,
+        own: OwnPrefixHandles | None = None,
     ) -> None:
         self._records = records
         self._cache = cache
         self._directory = directory
         self._hot = hot
+        self._own = own
         self._flights: dict[str, _Flight] = {}
         self._waiting: list[_Flight] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -160,13 +182,19 @@ class Resolver:
         *,
         authoritative: bool = False,
         asker: str = ANONYMOUS,
+        do_not_refer: bool = False,
     ) -> Resolution:
         """Answer one question; never raises for a store that is away.
 
         `asker` names the account of `unknown_budget` that pays for a name that does not exist.
+        With `do_not_refer` the answer is SERVER_NOT_RESPONSIBLE where it would be a referral.
         """
         (resolution,) = await self.resolve_many(
-            [identifier], now_s, authoritative=authoritative, asker=asker
+            [identifier],
+            now_s,
+            authoritative=authoritative,
+            asker=asker,
+            do_not_refer=do_not_refer,
         )
         return resolution
 
@@ -177,8 +205,34 @@ class Resolver:
         *,
         authoritative: bool = False,
         asker: str = ANONYMOUS,
+        do_not_refer: bool = False,
     ) -> list[Resolution]:
-        """Answer many questions with one round trip to each tier for all that is missing."""
+        """Answer many questions with one round trip to each tier for all that is missing, and one
+        more for all that are to be referred."""
+        answers = await self._answers(identifiers, now_s, authoritative, asker)
+        asked = {
+            place: handles
+            for place, answer in enumerate(answers)
+            if (handles := _referring(identifiers[place], answer, do_not_refer=do_not_refer))
+        }
+        if asked:
+            ask = partial(self._found, now_s=now_s, authoritative=authoritative, asker=asker)
+            for place, told in (await _told(asked, answers, ask)).items():
+                answers[place] = _referred(answers[place], told, do_not_refer=do_not_refer)
+        return answers
+
+    async def _found(
+        self, names: Iterable[Identifier], *, now_s: float, authoritative: bool, asker: str
+    ) -> dict[str, Resolution]:
+        """What this node itself answers to `names`, by key."""
+        unique = list({name.key: name for name in names}.values())
+        answers = await self._answers(unique, now_s, authoritative, asker)
+        return {name.key: answer for name, answer in zip(unique, answers, strict=True)}
+
+    async def _answers(
+        self, identifiers: Sequence[Identifier], now_s: float, authoritative: bool, asker: str
+    ) -> list[Resolution]:
+        """Answers of this node itself."""
         answers: list[Resolution | None] = [None] * len(identifiers)
         asked: dict[str, Identifier] = {}
         for position, identifier in enumerate(identifiers):
@@ -225,7 +279,9 @@ class Resolver:
             return None
         entry = self._hot.fresh(identifier.key, identifier.prefix_key, now_s)
         self.lookups.add("l1", "miss" if entry is None else "hit")
-        return None if entry is None else self._resolution(entry, state, now_s, is_stale=False)
+        if entry is None:
+            return None
+        return self._resolution(identifier, entry, state, now_s, is_stale=False)
 
     def _answer(
         self,
@@ -242,18 +298,45 @@ class Resolver:
             code = ResponseCode.SERVER_TOO_BUSY
             return Resolution(code, state, message=_TOO_MANY_UNKNOWN, is_refused=True)
         if isinstance(fetched, RegistryUnavailableError):
-            return Resolution(ResponseCode.SERVER_TOO_BUSY, state, message=str(fetched))
+            found = self._without_registry(identifier, state, now_s)
+            busy = Resolution(ResponseCode.SERVER_TOO_BUSY, state, message=str(fetched))
+            return busy if found.code == ResponseCode.HANDLE_NOT_FOUND else found
         entry, is_stale = fetched
-        return self._resolution(entry, state, now_s, is_stale=is_stale)
+        return self._resolution(identifier, entry, state, now_s, is_stale=is_stale)
 
     def _resolution(
-        self, entry: Entry, state: PrefixState | None, now_s: float, *, is_stale: bool
+        self,
+        identifier: Identifier,
+        entry: Entry,
+        state: PrefixState | None,
+        now_s: float,
+        *,
+        is_stale: bool,
     ) -> Resolution:
+        entry = self._laid_over(identifier, entry, state)
         if not entry.is_present:
             return Resolution(ResponseCode.HANDLE_NOT_FOUND, state)
         is_last_known = is_stale or not self._records.is_up
         age_s = stale_age_s(entry, now_s) if is_last_known else None
         return Resolution(ResponseCode.SUCCESS, state, entry, stale_age_s=age_s)
+
+    def _without_registry(
+        self, identifier: Identifier, state: PrefixState | None, now_s: float
+    ) -> Resolution:
+        """What this node says of itself, right whatever is stored, if nothing is known to be."""
+        if self._hot.known_version(identifier.key) > 0:
+            return Resolution(ResponseCode.HANDLE_NOT_FOUND, state)
+        return self._resolution(identifier, Entry(None, now_s), state, now_s, is_stale=True)
+
+    def _laid_over(self, identifier: Identifier, entry: Entry, state: PrefixState | None) -> Entry:
+        """The entry as it is answered: of a prefix handle, with the site of this node."""
+        if self._own is None or state is None or not state.hosted:
+            return entry
+        if not names_prefix(state, identifier):
+            return entry
+        handle = f"{PREFIX_HANDLE_PREFIX}/{identifier.suffix}"
+        record = self._own.laid_over(entry.record, handle, is_homed=state.homed)
+        return entry if record is entry.record else Entry(record, entry.fetched_at_s)
 
     async def _fetch(
         self, identifiers: Iterable[Identifier], now_s: float, authoritative: bool, asker: str
@@ -287,11 +370,17 @@ class Resolver:
 
     def _new_flight(self, identifier: Identifier, now_s: float, asker: str) -> _Flight | None:
         """A flight to be begun, or None without budget; what existed once needs none."""
-        payer = asker if self._hot.known_version(identifier.key) <= 0 else None
+        is_known = self._hot.known_version(identifier.key) > 0 or self._is_of_a_prefix(identifier)
+        payer = None if is_known else asker
         if payer is not None and not self._unknown.admits(payer, now_s):
             return None
         result = asyncio.get_running_loop().create_future()
         return _Flight(identifier, now_s, self._hot.mark(identifier.prefix_key), result, payer)
+
+    def _is_of_a_prefix(self, identifier: Identifier) -> bool:
+        """True for the handle of a prefix that lives here: stored or not, it is no made-up name."""
+        state = self._directory.responsible(identifier)
+        return state is not None and names_prefix(state, identifier)
 
     def _joinable(self, key: str, now_s: float) -> _Flight | None:
         """The flight under way, unless it may bring what is too old without announcements.
@@ -462,6 +551,72 @@ class Resolver:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+_Ask = Callable[[Iterable[Identifier]], Awaitable[dict[str, Resolution]]]
+
+
+def _referring(
+    identifier: Identifier, answer: Resolution, *, do_not_refer: bool
+) -> list[Identifier]:
+    """The prefix handles, nearest first, that may name somebody else to be asked."""
+    state = answer.prefix
+    if state is None or state.suspended:
+        return []
+    if answer.code == ResponseCode.HANDLE_NOT_FOUND and identifier.is_prefix_handle:
+        return referral.handles_above(identifier, state)
+    is_elsewhere = answer.code == ResponseCode.SERVER_NOT_RESPONSIBLE
+    return [handle_of(state.key)] if is_elsewhere and not do_not_refer else []
+
+
+async def _told(
+    asked: Mapping[int, list[Identifier]], answers: Sequence[Resolution], ask: _Ask
+) -> dict[int, Resolution]:
+    """What the nearest of the prefix handles asked for each place says, or their service handle."""
+    found = await ask(chain.from_iterable(asked.values()))
+    told = {
+        place: answer
+        for place, handles in asked.items()
+        if (answer := _nearest(found[handle.key] for handle in handles)) is not None
+    }
+    services = {
+        place: service
+        for place, answer in told.items()
+        if answers[place].code == ResponseCode.SERVER_NOT_RESPONSIBLE
+        and (service := _service(answer)) is not None
+    }
+    if services:
+        sites = await ask(services.values())
+        told.update((place, sites[service.key]) for place, service in services.items())
+    return told
+
+
+def _nearest(answers: Iterable[Resolution]) -> Resolution | None:
+    return next((one for one in answers if one.code != ResponseCode.HANDLE_NOT_FOUND), None)
+
+
+def _service(answer: Resolution) -> Identifier | None:
+    """Where the sites are, if not in the prefix handle itself."""
+    if answer.code != ResponseCode.SUCCESS or referral.sites(answer.record):
+        return None
+    return referral.service(answer.record)
+
+
+def _referred(answer: Resolution, told: Resolution, *, do_not_refer: bool) -> Resolution:
+    """The answer, or who is to be asked instead by what was `told`."""
+    if told.code == ResponseCode.SERVER_TOO_BUSY:
+        return told
+    if told.code != ResponseCode.SUCCESS:
+        return answer
+    is_derived = answer.code == ResponseCode.HANDLE_NOT_FOUND
+    find = referral.sites_of_derived if is_derived else referral.sites
+    sites = find(told.record)
+    if not sites:
+        return answer
+    if do_not_refer:
+        return Resolution(ResponseCode.SERVER_NOT_RESPONSIBLE, answer.prefix, message=NOT_HERE)
+    code = ResponseCode.PREFIX_REFERRAL if is_derived else ResponseCode.SERVICE_REFERRAL
+    return Resolution(code, answer.prefix, stale_age_s=told.stale_age_s, referral=sites)
 
 
 def _version(record: Record | None) -> int:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ import asyncpg
 import httpx
 import pytest
 
+from loadtest.ports import free_port as free_port
 from node.config import terminal_environment
 from node.data_folder import DataFolder, RunInfo
 from node.embedded_postgres import EmbeddedPostgres
@@ -105,13 +105,6 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     opened = Database(database_url)
     yield opened
     await opened.close()
-
-
-def free_port() -> int:
-    """A port that nobody uses right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -1,11 +1,14 @@
 """Recorded exchanges of a Handle.Net 9.3.1 server, and how a node's answers differ from them."""
 
 import http.client
+import json
 import re
+import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from email.message import Message
 from pathlib import Path
+from typing import Any
 
 VECTORS = Path(__file__).parent / "data" / "vectors"
 # Headers that clients read; the others are the server's own business.
@@ -124,9 +127,41 @@ def _proxy_exchange(name: str, asked: str, head: str, body: str) -> Exchange:
     return Exchange(name, "http", method, path, sent, "", reply, cut_at=150)
 
 
-def replayed(port: int, exchange: Exchange, headers: Mapping[str, str] | None = None) -> Reply:
-    """What a node on this port answers to the same question, byte for byte."""
+def all_formats(body: str) -> list[dict[str, Any]]:
+    """The values of the record with all formats, whose writing was written down in part.
+
+    `body` is what everybody was answered, cut off, too; what it does not show comes besides.
+    """
+    values = []
+    start = body.index("[") + 1
+    while body.startswith('{"index":', start):
+        try:
+            value, end = json.JSONDecoder().raw_decode(body, start)
+        except json.JSONDecodeError:
+            break
+        values.append(value)
+        start = end + 1
+    assert [value["index"] for value in values] == [1, 2, 3, 4, 5, 8, 9, 10, 11, 12]
+    shown = {"format": "string", "value": "x"}
+    hidden = [
+        {"index": 6, "type": "PERM", "data": shown, "permissions": "1100"},
+        {"index": 7, "type": "PERM5", "data": shown, "permissions": "0100"},
+    ]
+    alias = {"index": 13, "type": "HS_ALIAS", "data": "88.102.5/ITEM1"}
+    return [*values[:5], *hidden, *values[5:], alias]
+
+
+def replayed(
+    port: int,
+    exchange: Exchange,
+    headers: Mapping[str, str] | None = None,
+    context: ssl.SSLContext | None = None,
+) -> Reply:
+    """What a node on this port answers to the same question, byte for byte; over TLS with a
+    `context`."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    if context is not None:
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=context)
     try:
         connection.request(
             exchange.method,

@@ -32,6 +32,7 @@ class Recorded:
     from_client: bool
     data: bytes
     packets: tuple[bytes, ...]
+    proto: str = "tcp"
 
     @property
     def is_encrypted(self) -> bool:
@@ -68,7 +69,7 @@ def _whole(packets: tuple[Packet, ...]) -> Iterator[Recorded]:
         parts.append(packet.data)
         whole = reassembly.add((packet.conn, packet.from_client), packet.data, now_s=0.0)
         if whole is not None:
-            yield Recorded(packet.label, packet.from_client, whole, tuple(parts))
+            yield Recorded(packet.label, packet.from_client, whole, tuple(parts), packet.proto)
             parts = []
     assert not parts
 
@@ -90,3 +91,15 @@ def all_recorded() -> tuple[Recorded, ...]:
 def readable() -> tuple[Recorded, ...]:
     """All but those that are encrypted."""
     return tuple(one for one in all_recorded() if not one.is_encrypted)
+
+
+def private_exponents() -> list[int]:
+    """Of the client, in the two recorded sessions: the second one is encrypted."""
+    text = (NATIVE / "scenario-9.3.1.txt").read_text("utf-8")
+    return [int(x, 16) for x in re.findall(r"^DHPRIV \S+ x=([0-9a-f]+)", text, re.MULTILINE)]
+
+
+def session_keys() -> list[bytes]:
+    """Of the two recorded sessions, in the same order."""
+    text = (NATIVE / "session-crypto-check.txt").read_text("utf-8")
+    return [bytes.fromhex(key) for key in re.findall(r" key=([0-9a-f]{64})", text)]

@@ -33,6 +33,26 @@ def credit_code(number: int) -> str:
     return body + str(uscc.calc_check_digit(body))
 
 
+async def application_key(
+    database: Database, name: str, *, sandbox: bool = False
+) -> tuple[str, str, str]:
+    """A new key of a new application: its text, its id, and the id of the application."""
+    made, _ = await applications.add(
+        database,
+        name=name,
+        kind="traceability",
+        type_="other",
+        owner="柳州样品厂",
+        division="450200",
+        country=None,
+        contract_sha256=None,
+        sandbox=sandbox,
+        author=_AUTHOR,
+    )
+    text, key = await api_keys.create(database, api_keys.APPLICATION, made.id, author=_AUTHOR)
+    return text, key.id, made.id
+
+
 @dataclass(frozen=True)
 class Tenant:
     """An enterprise with one prefix on a running node."""
@@ -56,24 +76,10 @@ class Tenant:
 
     def application_key(self, name: str, *, sandbox: bool = False) -> tuple[str, str]:
         """A new key of a new application: its text, and the id of the application."""
-
-        async def add(database: Database) -> str:
-            application, _ = await applications.add(
-                database,
-                name=f"{name} {self.prefix}",
-                kind="traceability",
-                type_="other",
-                owner="柳州样品厂",
-                division="450200",
-                country=None,
-                contract_sha256=None,
-                sandbox=sandbox,
-                author=_AUTHOR,
-            )
-            return application.id
-
-        application_id = self.with_database(add)
-        return self._key(api_keys.APPLICATION, application_id)[0], application_id
+        text, _, application_id = self.with_database(
+            lambda database: application_key(database, f"{name} {self.prefix}", sandbox=sandbox)
+        )
+        return text, application_id
 
     def revoke(self, key_id: str) -> None:
         """Revoke a key as the command line does."""
@@ -89,7 +95,7 @@ class Tenant:
     def resume(self) -> None:
         """Put the prefix into service again, and wait until the node answers for it."""
         self.with_database(lambda database: prefixes.resume(database, self.prefix, author=_AUTHOR))
-        self._wait_for_code(100)
+        self._wait_for_code(1, 100)
 
     def history(self, key: str) -> list[HistoryEntry]:
         """Every version of a record, oldest first."""
@@ -105,11 +111,12 @@ class Tenant:
         )
         return text, key.id
 
-    def _wait_for_code(self, code: int) -> None:
+    def _wait_for_code(self, *codes: int) -> None:
         with self.client() as client:
-            # The prefix itself is a question that is answered for every mode.
+            # The prefix itself is a question that is answered for every mode: with the site of
+            # the node, if that is certain.
             path = f"/api/handles/{self.prefix}"
-            wait_for(lambda: client.get(path).json()["responseCode"] == code, PATIENCE_S)
+            wait_for(lambda: client.get(path).json()["responseCode"] in codes, PATIENCE_S)
 
 
 async def _on_database(url: str, work: Callable[[Database], Awaitable[_Result]]) -> _Result:
@@ -142,7 +149,7 @@ def tenant(node: RunningNode, prefix: str, number: int, mode: str = prefixes.HOS
         )
 
     made.with_database(allot)
-    made._wait_for_code(100)
+    made._wait_for_code(1, 100)
     return made
 
 

@@ -28,7 +28,8 @@ from loadtest.bench_figures import (
 )
 from loadtest.bench_load import Questions
 from loadtest.bench_nginx import Constant
-from loadtest.bench_programs import Program, answers, ask, free_port, program
+from loadtest.bench_programs import Program, answers, ask, program
+from loadtest.ports import free_port
 from tests.conftest import RunningNode
 
 ERRORS = {"connect": 0, "read": 0, "write": 0, "status": 0, "timeout": 0}

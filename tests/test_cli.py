@@ -132,6 +132,8 @@ def test_the_commands_are_those_promised() -> None:
         ("prefix", "list"),
         ("prefix", "suspend"),
         ("prefix", "resume"),
+        ("prefix", "delegate"),
+        ("prefix", "admin"),
         ("register",),
         ("resolve",),
         ("export",),

@@ -9,7 +9,7 @@ import pytest
 
 from metrics.day import day_number
 from metrics.journal import CountMeaning, SourceMeaning
-from registry import api_keys, applications
+from registry import api_keys
 from registry.database import Database
 from tests.answering import (
     AUTHOR,
@@ -26,6 +26,7 @@ from tests.answering import (
     json_of,
     text,
 )
+from tests.tenant import application_key
 
 DAY = day_number(NOON_S)
 NUMBER = 50
@@ -65,24 +66,6 @@ class Grown:
         assert answering.l1_hits - self._hits == sum(counts.values())
 
 
-async def application(database: Database, *, sandbox: bool = False) -> tuple[str, str]:
-    """The key of an application, and its id."""
-    made, _ = await applications.add(
-        database,
-        name=f"a {sandbox}",
-        kind="traceability",
-        type_="other",
-        owner="柳州样品厂",
-        division="450200",
-        country=None,
-        contract_sha256=None,
-        sandbox=sandbox,
-        author=AUTHOR,
-    )
-    key, _ = await api_keys.create(database, api_keys.APPLICATION, made.id, author=AUTHOR)
-    return key, made.id
-
-
 async def test_each_answer_counts_once_for_its_prefix_door_and_source(
     answering: Answering,
 ) -> None:
@@ -105,8 +88,8 @@ async def test_each_answer_counts_once_for_its_prefix_door_and_source(
 async def test_callers_that_take_turns_on_one_connection_are_told_apart(
     answering: Answering, database: Database
 ) -> None:
-    key, application_id = await application(database)
-    trial, _ = await application(database, sandbox=True)
+    key, _, application_id = await application_key(database, "reader")
+    trial, *_ = await application_key(database, "trial", sandbox=True)
     operator, _ = await api_keys.create(database, api_keys.OPERATOR, None, author=AUTHOR)
     lines = [(), (f"X-API-Key: {key}",), (f"Authorization: Bearer {trial}",)]
     asked = [json_of(ITEM, *line) for line in lines] + [get(f"/{ITEM}", *line) for line in lines]
@@ -205,7 +188,7 @@ MIXED = (
 async def test_a_batch_says_the_same_whatever_is_prepared(
     answering: Answering, database: Database
 ) -> None:
-    key, application_id = await application(database)
+    key, _, application_id = await application_key(database, "reader")
     connection, request = answering.connect(), batch(MIXED, f"X-API-Key: {key}")
     unprepared = await connection.ask(request)
     assert head_of(unprepared)[0] == 200

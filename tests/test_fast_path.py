@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from registry import api_keys, applications, enterprises, prefixes
+from registry import api_keys, enterprises, prefixes
 from registry.database import Database
 from resolver.identifier import PREFIX_HANDLE_PREFIX
 from tests.answering import (
@@ -24,7 +24,7 @@ from tests.answering import (
     text,
 )
 from tests.generated_requests import CODINGS, RECORDS, Callers, Generator, encoded
-from tests.tenant import credit_code
+from tests.tenant import application_key, credit_code
 
 SEED = 20_261_124
 # Enough that every oddity meets every other at least once or twice.
@@ -34,9 +34,8 @@ NUMBER = 3_000
 async def keys_of(database: Database) -> Callers:
     """An API key of every kind of caller."""
 
-    async def key(role: str, owner: str | None) -> tuple[str, str]:
-        made, entry = await api_keys.create(database, role, owner, author=AUTHOR)
-        return made, entry.id
+    async def key(role: str, owner: str | None) -> str:
+        return (await api_keys.create(database, role, owner, author=AUTHOR))[0]
 
     async def enterprise(number: int, prefix: str) -> str:
         await enterprises.add(
@@ -54,32 +53,17 @@ async def keys_of(database: Database) -> Callers:
             node_prefix=None,
             author=AUTHOR,
         )
-        return (await key(api_keys.ENTERPRISE, credit_code(number)))[0]
+        return await key(api_keys.ENTERPRISE, credit_code(number))
 
-    async def application(name: str, *, sandbox: bool = False) -> tuple[str, str]:
-        added, _ = await applications.add(
-            database,
-            name=name,
-            kind="traceability",
-            type_="other",
-            owner="柳州样品厂",
-            division="450200",
-            country=None,
-            contract_sha256=None,
-            sandbox=sandbox,
-            author=AUTHOR,
-        )
-        return await key(api_keys.APPLICATION, added.id)
-
-    revoked, revoked_id = await application("revoked")
+    revoked, revoked_id, _ = await application_key(database, "revoked")
     await api_keys.revoke(database, revoked_id, author=AUTHOR)
     return Callers(
         {
-            "application": (await application("reader"))[0],
-            "sandbox": (await application("trial", sandbox=True))[0],
+            "application": (await application_key(database, "reader"))[0],
+            "sandbox": (await application_key(database, "trial", sandbox=True))[0],
             "owner": await enterprise(5300, PREFIX),
             "other": await enterprise(5309, OTHER),
-            "operator": (await key(api_keys.OPERATOR, None))[0],
+            "operator": await key(api_keys.OPERATOR, None),
             "unknown": api_keys.new_key_text(),
             "revoked": revoked,
         }

@@ -108,7 +108,9 @@ def test_every_module_says_what_it_holds() -> None:
     assert [relative(path) for path in silent] == []
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize(
+    "name", ["requirements.lock", "requirements-dev.lock", "requirements-fuzz.lock"]
+)
 def test_a_lock_names_no_place_to_fetch_from_and_hashes_everything(name: str) -> None:
     path = TOP / name
     assert list(found(INDEX_ADDRESS, path)) == []

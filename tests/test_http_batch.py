@@ -331,7 +331,7 @@ def test_each_name_is_counted_once_by_what_its_answer_was(factory: Tenant) -> No
     with factory.client(key) as client:
         _resolve(client, [name for name, _ in _mixture()])
         _resolve(client, [f"{PREFIX}/p1", f"{PREFIX}/p2", f"{PREFIX}/absent"], types=["NOPE"])
-        _resolve(client, [PREFIX, f"0.NA/{PREFIX}", "0.NA/10.1000"])
+        _resolve(client, [PREFIX, f"0.NA/{PREFIX}", f"{PREFIX}.1", "0.NA/10.1000"])
         _resolve(client, [])
     level, caller = "enterprise", ("application", "batch")
     assert ledger_rows(factory.node, application_id) == {
@@ -340,7 +340,8 @@ def test_each_name_is_counted_once_by_what_its_answer_was(factory: Tenant) -> No
         (level, PREFIX, *caller, "values_not_found"): 2,
         ("node", "", *caller, "not_responsible"): 201,
         ("node", "", *caller, "invalid"): 200,
-        ("node", PREFIX, *caller, "not_found"): 2,
+        ("node", PREFIX, *caller, "found"): 2,
+        ("node", PREFIX, *caller, "not_found"): 1,
     }
 
 

@@ -514,7 +514,8 @@ def test_every_answer_is_counted_once_by_what_it_was(factory: Tenant) -> None:
         f"{PREFIX}/LOC?action=showurls": ("enterprise", PREFIX, "found"),
         f"{PREFIX}/ITEM1?type=NOPE": ("enterprise", PREFIX, "values_not_found"),
         f"{PREFIX}/NOPE": ("enterprise", PREFIX, "not_found"),
-        PREFIX: ("node", PREFIX, "not_found"),
+        PREFIX: ("node", PREFIX, "found"),
+        f"{PREFIX}.1": ("node", PREFIX, "not_found"),
         "10.1000/1": ("node", "", "not_responsible"),
     }
     expected: dict[tuple[str, ...], int] = {}

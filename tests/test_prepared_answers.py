@@ -52,6 +52,7 @@ def test_a_redirect_is_kept_as_it_is_sent_after_the_headers_that_change() -> Non
         (None, "88.1.2/a"),
         (PrefixState("88.1.2", suspended=True), "88.1.2/a"),
         (PrefixState("88.1.2", hosted=False), "88.1.2/a"),
+        (PrefixState("88.1.2", homed=True), "88.1.2/a"),
         (PREFIX, "0.NA/88.1.2"),
         (PREFIX, "88.1.2"),
         (PREFIX, "88.1.22/a"),

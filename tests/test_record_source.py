@@ -9,7 +9,7 @@ from registry.records import PostgresRecords, Refused, Written
 from registry.records_memory import MemoryRecords
 from resolver.errors import RegistryUnavailableError
 from resolver.identifier import from_text
-from resolver.record import HandleValue
+from resolver.record import VALUE_DATA_SIZE_BYTES_MAX, HandleValue
 from resolver.response_code import ResponseCode
 from tests.resolving_worker import AUTHOR, PREFIX, add_prefix, name, values
 
@@ -134,6 +134,33 @@ async def test_a_value_is_not_replaced_if_that_was_asked(records: Records) -> No
     assert refused == Refused(ResponseCode.VALUE_ALREADY_EXISTS, "Index conflict for 1")
 
 
+async def test_values_are_modified_all_or_none(records: Records) -> None:
+    await put(records, "one")
+    two, changed = HandleValue(2, "T", b"two"), HandleValue(1, "TEXT", b"uno")
+    refused = await records.modify_values(A, (changed, two), AUTHOR, NOW_S)
+    assert refused == Refused(ResponseCode.VALUES_NOT_FOUND)
+    modified = done(await records.modify_values(A, (changed,), AUTHOR, NOW_S + 10))
+    assert not modified.created
+    assert modified.record == await records.fetch(A.key)
+    found = [(value.index, value.data, value.timestamp_s) for value in modified.record.values]
+    assert found == [(1, b"uno", int(NOW_S) + 10)]
+
+
+async def test_a_record_does_not_grow_beyond_its_limit(records: Records) -> None:
+    large = [HandleValue(n, "T", bytes(VALUE_DATA_SIZE_BYTES_MAX)) for n in (1, 2, 3)]
+    small, fourth = HandleValue(4, "T", b""), HandleValue(4, "T", bytes(VALUE_DATA_SIZE_BYTES_MAX))
+    await records.put(A, [*large, small], AUTHOR, NOW_S)
+    for refused in (
+        await records.put_values(A, [fourth], AUTHOR, NOW_S),
+        await records.modify_values(A, [fourth], AUTHOR, NOW_S),
+    ):
+        assert isinstance(refused, Refused)
+        assert refused.code == ResponseCode.INVALID_VALUE
+    found = await records.fetch(A.key)
+    assert found is not None
+    assert found.values[3].data == b""
+
+
 async def test_values_are_removed_all_or_none(records: Records) -> None:
     await put(records, "one")
     await records.put_values(A, (HandleValue(2, "T", b"two"),), AUTHOR, NOW_S)
@@ -147,6 +174,7 @@ async def test_what_is_not_there_cannot_be_changed(records: Records) -> None:
     missing = Refused(ResponseCode.HANDLE_NOT_FOUND)
     assert await records.delete(A, AUTHOR, NOW_S) == missing
     assert await records.put_values(A, values("x"), AUTHOR, NOW_S) == missing
+    assert await records.modify_values(A, values("x"), AUTHOR, NOW_S) == missing
     assert await records.remove_values(A, [1], AUTHOR, NOW_S) == missing
     await put(records, "one")
     await records.delete(A, AUTHOR, NOW_S)

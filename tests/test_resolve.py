@@ -446,7 +446,6 @@ async def test_nothing_is_said_before_the_prefixes_are_known(kit: Kit) -> None:
     [
         ("88.9.9/A", "That prefix doesn't live here"),
         ("88.1.2/A", "That prefix is suspended"),
-        ("88.1.3/A", "That prefix is run by its enterprise node"),
         ("0.NA/88.1.2", "That prefix is suspended"),
         ("0.NA/88.9.9", "That prefix doesn't live here"),
     ],
@@ -460,6 +459,16 @@ async def test_a_prefix_that_does_not_answer_here_says_why(
     found = await kit.resolve(from_text(text))
     assert (found.code, found.message) == (ResponseCode.SERVER_NOT_RESPONSIBLE, message)
     assert kit.held.asked == []
+
+
+async def test_an_identifier_of_a_self_run_prefix_is_looked_up_nowhere_but_in_its_prefix_handle(
+    kit: Kit,
+) -> None:
+    kit.directory.replace([PrefixState("88.1.3", hosted=False)])
+    found = await kit.resolve(from_text("88.1.3/A"))
+    message = "That prefix is run by its enterprise node"
+    assert (found.code, found.message) == (ResponseCode.SERVER_NOT_RESPONSIBLE, message)
+    assert kit.held.asked == [["0.NA/88.1.3"]]
 
 
 async def test_a_prefix_handle_of_a_self_run_prefix_is_looked_up_here(kit: Kit) -> None:

@@ -22,6 +22,7 @@ DAY = 20_717
 PROXY, PROXY_BEFORE = "10.0.0.1", "10.0.0.2"
 HOSTED = PrefixState("88.608.5288", hosted=True)
 SELF_RUN = PrefixState("88.608.7", hosted=False)
+HOMED = PrefixState("88.608", homed=True)
 ASKED = identifier.from_text("88.608.5288/a")
 
 
@@ -98,6 +99,8 @@ def test_a_trusted_proxy_cannot_damage_the_journal(tally: Tally, counting: Count
         ("88.608.7/a", SELF_RUN, "node", "88.608.7"),
         ("88.608.5288", HOSTED, "node", "88.608.5288"),  # its prefix handle: a routing question
         ("0.NA/88.608.5288", HOSTED, "node", "88.608.5288"),
+        ("88.608/a", HOMED, "node", "88.608"),  # of the node itself, and of no enterprise
+        ("88.608.8", HOMED, "node", "88.608"),
         ("88.999.1/a", None, "node", ""),
     ],
 )
@@ -131,6 +134,8 @@ def test_a_hosted_identifier_counts_for_its_enterprise_and_all_else_for_the_node
         (ResponseCode.VALUES_NOT_FOUND, 60, "values_not_found"),
         (ResponseCode.HANDLE_NOT_FOUND, None, "not_found"),
         (ResponseCode.SERVER_NOT_RESPONSIBLE, None, "not_responsible"),
+        (ResponseCode.SERVICE_REFERRAL, None, "referred"),
+        (ResponseCode.PREFIX_REFERRAL, 60, "referred"),
         (ResponseCode.INVALID_HANDLE, None, "invalid"),
         (ResponseCode.PROTOCOL_ERROR, None, "invalid"),
         (ResponseCode.AUTHENTICATION_NEEDED, None, "refused"),

@@ -35,9 +35,11 @@ def worker(
     fd: Annotated[int, typer.Argument(metavar="FD", help="arg.worker.fd")],
     https: Annotated[int | None, typer.Option(metavar="FD", help="opt.worker.https")] = None,
     ready: Annotated[int | None, typer.Option(metavar="FD", help="opt.worker.ready")] = None,
+    handle_udp: Annotated[int | None, typer.Option(metavar="FD", help="opt.worker.udp")] = None,
+    handle_tcp: Annotated[int | None, typer.Option(metavar="FD", help="opt.worker.tcp")] = None,
     as_json: Json = False,
 ) -> None:
-    inherited = import_module(_INHERITED).Inherited(fd, https, ready)
+    inherited = import_module(_INHERITED).Inherited(fd, https, ready, handle_udp, handle_tcp)
     import_module(_LIFECYCLE).worker(desk_of(context).config, inherited)
 
 

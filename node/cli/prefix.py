@@ -4,15 +4,15 @@ from typing import Annotated, Literal
 
 import typer
 
+from node.cli import prefix_handle
 from node.cli.context import Desk, Json, desk_of, with_database
 from node.cli.output import document, write_json, write_line, write_table
+from node.cli.prefix_handle import PrefixArgument
 from registry import prefixes
 from registry.database import Database
 from registry.prefixes import Prefix
 
 app = typer.Typer(help="cmd.prefix", no_args_is_help=True)
-
-PrefixArgument = Annotated[str, typer.Argument(metavar="PREFIX", help="arg.prefix")]
 
 
 @app.command("allot", help="cmd.prefix.allot")
@@ -94,6 +94,9 @@ def resume(context: typer.Context, prefix: PrefixArgument, as_json: Json = False
         return await prefixes.resume(database, prefix, author=desk.author)
 
     _print_change(desk, with_database(desk, work), "prefix.resumed", as_json)
+
+
+prefix_handle.add_to(app)
 
 
 def _print_change(desk: Desk, done: tuple[Prefix, bool], key: str, as_json: bool) -> None:

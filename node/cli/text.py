@@ -30,6 +30,11 @@ TEXTS: Final = {
     "cmd.worker": ("由节点自己启动的工作进程。", "A worker process, started by the node itself."),
     "arg.worker.fd": ("监听套接字的描述符", "descriptor of the listening socket"),
     "opt.worker.https": ("HTTPS 监听套接字的描述符", "descriptor of the listening socket of HTTPS"),
+    "opt.worker.udp": ("Handle 的 UDP 套接字的描述符", "descriptor of the UDP socket of Handle"),
+    "opt.worker.tcp": (
+        "Handle 的 TCP 监听套接字的描述符",
+        "descriptor of the listening TCP socket of Handle",
+    ),
     "opt.worker.ready": (
         "报告就绪的管道的描述符",
         "descriptor of the pipe in which to say that it is ready",
@@ -83,6 +88,35 @@ TEXTS: Final = {
         "hosted: identifiers live here; self_run: the enterprise runs its own node",
     ),
     "opt.prefix.reason": ("停用原因，会保存并显示", "why; it is kept and shown"),
+    "cmd.prefix.delegate": (
+        "把前缀委托给企业自建的节点：向该节点询问其站点信息，分配前缀并保存，一步完成。",
+        "Delegate a prefix to the node of its enterprise: ask that node for its site, allot the"
+        " prefix and keep the site, in one step.",
+    ),
+    "opt.prefix.node": (
+        "该节点的 Handle 地址，例如 192.0.2.7:2641",
+        "where that node speaks Handle, such as 192.0.2.7:2641",
+    ),
+    "opt.prefix.for_derived": (
+        "该节点也负责此前缀的下级前缀",
+        "that node answers for the prefixes derived from this one, too",
+    ),
+    "cmd.prefix.admin": (
+        "给前缀设置管理员：不给文件时生成一个密钥，只显示这一次。",
+        "Give a prefix an administrator; without a file a secret is made and printed once.",
+    ),
+    "opt.prefix.secret_file": (
+        "含密钥的文件（末尾换行不算）",
+        "file with the secret (without the line end)",
+    ),
+    "opt.prefix.public_key": (
+        "公钥文件：PEM，或 Handle.Net 的 pubkey.bin；RSA、DSA、Ed25519、SM2",
+        "file with a public key: PEM, or pubkey.bin of Handle.Net; RSA, DSA, Ed25519, SM2",
+    ),
+    "opt.prefix.index": (
+        "密钥在前缀标识中的索引（默认密钥 300，公钥 301）",
+        "index of the key in the prefix handle (default: 300 for a secret, 301 for a public key)",
+    ),
     # registration
     "cmd.register": (
         "登记产品文件中的标识：CSV、XLSX 或 JSON lines。有错误的行会写入错误文件，"
@@ -256,6 +290,51 @@ TEXTS: Final = {
         "{prefix} 未被停用，没有变化",
         "{prefix} was not suspended, unchanged",
     ),
+    "prefix.delegated": (
+        "{prefix} 已委托给 {name} 的节点（{places}）",
+        "{prefix} is delegated to the node of {name} ({places})",
+    ),
+    "prefix.delegated.before": (
+        "{prefix} 早已委托给 {name} 的节点（{places}），没有变化",
+        "{prefix} was already delegated to the node of {name} ({places}), unchanged",
+    ),
+    "prefix.node.unanswered": (
+        "{node} 没有给出站点信息：{reason}",
+        "{node} did not tell its site: {reason}",
+    ),
+    "prefix.node.nowhere": (
+        "{node} 的站点信息中没有其他机器能访问的地址",
+        "the site of {node} names no address that others can ask",
+    ),
+    "prefix.node.do": (
+        "检查地址，以及该节点的 IDNODE_HANDLE 和 IDNODE_PUBLIC_ADDRESS",
+        "check the address, and IDNODE_HANDLE and IDNODE_PUBLIC_ADDRESS of that node",
+    ),
+    "prefix.admin": ("{identity} 现在可以管理该前缀", "{identity} may administer the prefix now"),
+    "prefix.admin.before": (
+        "{identity} 早已可以管理该前缀，没有变化",
+        "{identity} could administer the prefix before, unchanged",
+    ),
+    "prefix.admin.secret": (
+        "{identity} 现在可以用此密钥管理该前缀；它不会再显示",
+        "{identity} may administer the prefix with this secret, which is not shown again",
+    ),
+    "prefix.secret.short": (
+        "密钥太短：至少 {least} 个字节",
+        "the secret is too short: at least {least} bytes are expected",
+    ),
+    "prefix.secret.do": (
+        "换一个更长的，或不给文件让程序生成",
+        "take a longer one, or give no file to have one made",
+    ),
+    "prefix.key.long": (
+        "{file} 超过 {most} 个字节",
+        "{file} has more than {most} bytes",
+    ),
+    "prefix.key.do": (
+        "给出 PEM 公钥或 Handle.Net 的 pubkey.bin",
+        "give a public key as PEM, or pubkey.bin of Handle.Net",
+    ),
     "application.added": ("已登记：{id} {name}", "added: {id} {name}"),
     "application.unchanged": (
         "已经登记过，没有变化：{id} {name}",
@@ -419,6 +498,14 @@ TEXTS: Final = {
     "usage.contract": (
         "--contract 与 --contract-sha256 只能给一个",
         "give --contract or --contract-sha256, not both",
+    ),
+    "usage.prefix.admin": (
+        "--secret-file 与 --public-key 只能给一个",
+        "give --secret-file or --public-key, not both",
+    ),
+    "usage.prefix.node": (
+        "--node 是 {node}：应为 主机:端口，例如 192.0.2.7:2641",
+        "--node is {node}: expected host:port, such as 192.0.2.7:2641",
     ),
     "usage.key": (
         "--application、--enterprise、--operator 须给且只给一个",
