@@ -6,7 +6,7 @@ and asks here whether the answer is right.
 Source: specs §1.1.
 """
 
-from node.http_exchange import Exchange, RefusedError, Reply, decoded_path
+from node.http_exchange import BadRequestError, Exchange, RefusedError, Reply, decoded_path
 from node.http_identity import HttpIdentities
 from node.identity import Identity
 from node.problems import identifier_of, refusal_of
@@ -34,10 +34,10 @@ class VerifyDoor:
             fields = {name: found[0] for name, found in exchange.parameters().values.items()}
             is_valid = await self._identities.verified(exchange, identity, fields)
         except InvalidValueError as error:
-            return _verified(False, str(error))
+            return refusal_of(BadRequestError(str(error)))
         except RefusedError as error:
             return refusal_of(error, text)
-        return _verified(is_valid)
+        return Reply(200, dump({"responseCode": 1, "isValid": is_valid}))
 
     def _identity(self, text: str) -> Identity:
         try:
@@ -52,11 +52,3 @@ class VerifyDoor:
         if refused is not None:
             raise RefusedError(*refused)
         return identity
-
-
-def _verified(is_valid: bool, message: str | None = None) -> Reply:
-    """The answer; `message` says why what came cannot be a signature at all."""
-    document: dict[str, object] = {"responseCode": 1, "isValid": is_valid}
-    if message is not None:
-        document["message"] = message
-    return Reply(200, dump(document))

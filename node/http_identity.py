@@ -283,6 +283,8 @@ class HttpIdentities:
             InvalidValueError: if what is to be verified is no signature.
             RefusedError: if it cannot be checked now.
         """
+        if "nonce" not in fields:
+            raise InvalidValueError("nonce: expected base64")
         challenge = nonce_of(fields, "nonce") + nonce_of(fields, "cnonce")
         kinds = (fields["type"],) if fields.get("type") else (PUBLIC_KEY, SECRET_KEY)
         for proof in _proofs(identity, kinds, fields, challenge):

@@ -42,6 +42,10 @@ _DIGESTS = {
     "SHA-256": DigestAlgorithm.SHA256,
 }
 
+# What `alg` may say, in any case: digests of signatures and secrets, and of public keys alone.
+ALGORITHMS = (*_DIGESTS, *_HMACS, _PBKDF2, "SM3", "SM3withSM2", "Ed25519")
+_ALGORITHMS = frozenset(name.upper() for name in ALGORITHMS)
+
 Fields = Mapping[str, str]
 """`sessionId`, `id`, `type`, `cnonce`, `alg`, `signature`, `salt`, `iterations`, `length`, …"""
 
@@ -122,6 +126,10 @@ def proof_with_key(identity: Identity, kind: str, fields: Fields, challenge: byt
     Raises:
         InvalidValueError: if it is none.
     """
+    if fields.get("alg", "").upper() not in _ALGORITHMS:
+        raise InvalidValueError(f"alg: expected one of {', '.join(ALGORITHMS)}")
+    if "signature" not in fields:
+        raise InvalidValueError("signature: expected base64")
     if kind == PUBLIC_KEY:
         return _with_public_key(identity, fields, challenge)
     if kind == SECRET_KEY:
@@ -130,18 +138,19 @@ def proof_with_key(identity: Identity, kind: str, fields: Fields, challenge: byt
 
 
 def _with_public_key(identity: Identity, fields: Fields, challenge: bytes) -> Proof:
-    answer = SignatureAnswer(fields.get("alg", ""), _bytes(fields, "signature"))
+    answer = SignatureAnswer(fields["alg"], _bytes(fields, "signature"))
 
     def is_of(key: bytes) -> bool:
         return is_signature_of(
             key, answer.algorithm, answer.signature, challenge, signer=identity.handle
         )
 
-    return Proof(identity, PUBLIC_KEY, is_of, answer_ms(PUBLIC_KEY, _wire(answer), identity.index))
+    cost_ms = answer_ms(PUBLIC_KEY, answer.to_wire(), identity.index)
+    return Proof(identity, PUBLIC_KEY, is_of, cost_ms)
 
 
 def _with_secret(identity: Identity, fields: Fields, challenge: bytes) -> Proof:
-    algorithm = fields.get("alg", "").upper()
+    algorithm = fields["alg"].upper()
     mac = _bytes(fields, "signature")
     name = _HMACS.get(algorithm)
     if name is not None:
@@ -171,15 +180,8 @@ def _pbkdf2(fields: Fields, mac: bytes) -> Pbkdf2Answer:
 def _digest(algorithm: str, mac: bytes) -> DigestAnswer:
     found = _DIGESTS.get(algorithm)
     if found is None:
-        raise InvalidValueError(f"alg: expected {_PBKDF2}, HMAC-SHA256, HMAC-SHA1 or SHA256")
+        raise InvalidValueError(f"alg: {algorithm} is none of secrets")
     return DigestAnswer(found, mac)
-
-
-def _wire(answer: SignatureAnswer) -> bytes:
-    try:
-        return answer.to_wire()
-    except UnicodeEncodeError:
-        raise InvalidValueError("alg: expected the name of a digest") from None
 
 
 def _number(fields: Fields, name: str) -> int:

@@ -273,6 +273,8 @@ class NativeConnection(asyncio.Protocol):
         if self._is_over:
             return
         self._is_over = self._waits = True
+        self._stream = MessageStream()
+        self._hold(0)
         if not self._tasks:
             self._say_end()
 

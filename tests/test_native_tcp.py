@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -170,13 +171,19 @@ async def test_what_a_client_began_goes_on_when_it_hangs_up(doors: NativeDoors) 
     async with client.connected() as connection:
         await connection.send(question(ITEM))
         await eventually(lambda: len(doors.door.asked) == 1)
-    await eventually(lambda: not doors.server.connections)
+        # A reset, not an end: after that nobody is there any more.
+        sending = connection.writer.get_extra_info("socket")
+        sending.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.writer.transport.abort()
+        await eventually(lambda: not doors.server.connections)
     doors.door.let_go()
     await eventually(lambda: doors.counts() == {FOUND: 1})
 
 
 @pytest.mark.parametrize(
-    "data", [b"GET / HTTP/1.1\r\n\r\n", bytes(20), b"\x16\x03\x01" + bytes(40)]
+    "data",
+    [b"GET / HTTP/1.1\r\nHost: node\r\n\r\n", bytes(20), b"\x16\x03\x01" + bytes(40)],
+    ids=["HTTP", "zeros", "TLS"],
 )
 async def test_who_speaks_something_else_is_hung_up_on(doors: NativeDoors, data: bytes) -> None:
     client = await doors.open()
