@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import signal
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -17,9 +18,9 @@ class Echo(asyncio.DatagramProtocol):
     def __init__(self, answer: bytes) -> None:
         self._answer = answer
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+    def connection_made(self, transport: Any) -> None:
+        # uvloop's transports are of no class of asyncio.
+        self._transport: asyncio.DatagramTransport = transport
 
     def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
         self._transport.sendto(self._answer, address)

@@ -27,7 +27,7 @@ from resolver.wire import (
 # A signature of 8,192 bits in base64, the longest handle percent-encoded, and room.
 _FIELDS_SIZE_MAX = 8_192
 # Both sides' nonces have 16 bytes; more than a digest's block is of no use to anybody.
-_NONCE_SIZE_BYTES_MAX = 64
+NONCE_SIZE_BYTES_MAX = 64
 # Bounded names keep this linear whatever is sent.
 _FIELD = re.compile(r'([A-Za-z]{1,20}) ?= ?"([^"]*)"')
 _NUMBER = re.compile(r"[0-9]{1,9}")
@@ -101,8 +101,8 @@ def nonce_of(fields: Fields, name: str) -> bytes:
         InvalidValueError: if it is no base64, or longer than any.
     """
     nonce = _bytes(fields, name)
-    if len(nonce) > _NONCE_SIZE_BYTES_MAX:
-        raise InvalidValueError(f"{name}: at most {_NONCE_SIZE_BYTES_MAX} bytes are allowed")
+    if len(nonce) > NONCE_SIZE_BYTES_MAX:
+        raise InvalidValueError(f"{name}: at most {NONCE_SIZE_BYTES_MAX} bytes are allowed")
     return nonce
 
 

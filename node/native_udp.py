@@ -4,14 +4,14 @@ Source: specs §3.7.
 """
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Final
 
 from metrics.dimension import CHANNEL_NATIVE_UDP
 from metrics.worker_numbers import REFUSED_IN_FLIGHT
+from node.datagrams import Address, datagrams
 from node.native_answering import NativeAnswering
 from node.native_asker import Asker, Askers
 from node.native_fast_path import NativeFastPath
@@ -21,19 +21,12 @@ from node.native_refusal import replies_to
 from node.native_repeats import REPEATED_S, Answers, Repeats
 from resolver.wire import PACKET_SIZE_BYTES_MAX, InvalidMessageError, Reassembly, packets
 
-# The protocol's packets have 512 bytes; some clients send more. Longer ones are not looked at.
-DATAGRAM_SIZE_BYTES_MAX: Final = 4_096
-# Datagrams that are read before others have their turn: a millisecond of the fast path.
-TURN_MAX: Final = 128
 # Senders that are known by their address; 40 MB at most, if each asks about many prefixes.
 ASKERS_MAX: Final = 8_192
 # How soon it is looked up again whether somebody is still known.
 DOUBT_EVERY_S: Final = 60.0
 # What waits when the node stops: as much as the kernel holds in its buffer, and no flood.
-_LAST_MAX: Final = 10_000
-
-Address = Any
-"""As the socket gives it: host, port, and two numbers more with IPv6."""
+_LAST_TURNS_MAX: Final = 200
 
 
 class UdpDoor:
@@ -53,7 +46,9 @@ class UdpDoor:
         self._answering = answering
         self._askers = askers
         self._now_s = now_s
-        self._known: dict[str, Asker] = {}
+        self._datagrams = datagrams(listening)
+        # By the part of the address that says which machine it is.
+        self._known: dict[Hashable, Asker] = {}
         self._repeats = Repeats()
         self._reassembly = Reassembly()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -70,9 +65,9 @@ class UdpDoor:
     async def drain(self) -> None:
         """Answer what has arrived, and nothing else."""
         self._stop_reading()
-        left = _LAST_MAX
-        while left > 0 and self._read_some(min(left, TURN_MAX)):
-            left -= TURN_MAX
+        for _ in range(_LAST_TURNS_MAX):
+            if not self._read():
+                break
             await asyncio.sleep(0)
         while self._tasks:
             await asyncio.wait(self._tasks)
@@ -93,26 +88,18 @@ class UdpDoor:
             self._is_reading = False
             asyncio.get_running_loop().remove_reader(self._socket)
 
-    def _read(self) -> None:
-        self._read_some(TURN_MAX)
-
-    def _read_some(self, most: int) -> bool:
-        """Answer up to `most` datagrams; False if no more are waiting.
+    def _read(self) -> bool:
+        """Answer what waits; False if nothing did.
 
         One function, and long: it is what happens to every datagram.
         """
-        receive, send, answer_of = self._socket.recvfrom, self._socket.sendto, self._fast.answer
+        answer_of, host = self._fast.answer, self._datagrams.host
         known, repeats = self._known, self._repeats
         now_s = self._now_s()
-        for _ in range(most):
-            try:
-                data, address = receive(DATAGRAM_SIZE_BYTES_MAX + 1)
-            except BlockingIOError:
-                return False
-            except OSError:
-                continue  # an error about something that was sent before
-            host = address[0]
-            asker = known.get(host) or self._new_asker(host, now_s)
+        received = self._datagrams.receive()
+        answers: list[tuple[bytes, Address]] = []
+        for data, address in received:
+            asker = known.get(address[host]) or self._new_asker(address, now_s)
             mark = hash((address, data))
             is_again = mark in repeats.marks or mark in repeats.older_marks
             answer = answer_of(data, asker, now_s, is_again)
@@ -121,26 +108,23 @@ class UdpDoor:
             elif answer:
                 if not is_again:
                     repeats.mark(mark)
-                if len(answer) > PACKET_SIZE_BYTES_MAX:
-                    self._send(answer, address)
-                    continue
-                try:
-                    send(answer, address)
-                except OSError:
-                    continue  # the buffer is full, or there is no way back: it asks again
-        return True
+                if len(answer) <= PACKET_SIZE_BYTES_MAX:
+                    answers.append((answer, address))
+                else:
+                    answers += [(packet, address) for packet in packets(answer)]
+        self._datagrams.send(answers)
+        return bool(received)
 
-    def _new_asker(self, host: str, now_s: float) -> Asker:
+    def _new_asker(self, address: Address, now_s: float) -> Asker:
         if len(self._known) >= ASKERS_MAX:
             self._known.clear()
-        asker = self._known[host] = self._askers.sending(source_of(host), now_s)
+        asker = self._askers.sending(source_of(self._datagrams.text_of(address)), now_s)
+        self._known[address[self._datagrams.host]] = asker
         return asker
 
     def _answer_slowly(
         self, data: bytes, address: Address, asker: Asker, mark: int, now_s: float
     ) -> None:
-        if len(data) > DATAGRAM_SIZE_BYTES_MAX:
-            return  # it was cut off
         try:
             message = self._reassembly.add(address, data, now_s)
         except InvalidMessageError as error:
@@ -186,10 +170,7 @@ class UdpDoor:
                 self._send(answer, address)
 
     def _send(self, answer: bytes, address: Address) -> None:
-        for packet in packets(answer):
-            # The buffer is full, or there is no way back: who asked asks again.
-            with contextlib.suppress(OSError):
-                self._socket.sendto(packet, address)
+        self._datagrams.send([(packet, address) for packet in packets(answer)])
 
     def _every(self, pause_s: float, act: Callable[[], None]) -> None:
         """Call `act` again and again while the door is open."""

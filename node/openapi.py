@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from node import openapi_schemas as schemas
+from node.administrators import PUBLIC_KEY, SECRET_KEY
 from node.door_list import PAGE_MAX
 from node.http_exchange import PARAMETERS_MAX
 from node.openapi_schemas import TEXT, Schema, array, reference
@@ -443,19 +444,20 @@ _THIS_SESSION: Final = {
     ),
 }
 _SIGNED: Final = [
-    *(
-        _query(name, TEXT, f"In base64: {description}")
-        for name, description in (
-            ("nonce", "what the caller had signed"),
-            ("cnonce", "what the signer added"),
-            ("signature", "of both, one after the other"),
-            ("salt", "of PBKDF2"),
-        )
+    _query("nonce", schemas.NONCE, "What the caller had signed", required=True),
+    _query("cnonce", schemas.NONCE, "What the signer added to it"),
+    _query("signature", schemas.BASE64, "Of both, one after the other", required=True),
+    _query(
+        "alg",
+        schemas.ALGORITHM,
+        "How it was made. Besides these, `PBKDF2-HMAC-SHA1` with `salt`, `iterations`, `length`",
+        required=True,
     ),
-    _query("alg", TEXT, "Such as `SHA-256`, `HMAC-SHA256`, `PBKDF2-HMAC-SHA1`"),
-    _query("type", TEXT, "`HS_PUBKEY` or `HS_SECKEY`; both are tried if it is not said"),
-    _query("iterations", TEXT, "Of PBKDF2"),
-    _query("length", TEXT, "Bits of the key that PBKDF2 makes"),
+    _query(
+        "type",
+        {"const": PUBLIC_KEY},
+        f"Or `{SECRET_KEY}`, with algorithms of secrets; both are tried if it is not said",
+    ),
 ]
 
 

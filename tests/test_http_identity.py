@@ -532,7 +532,7 @@ def test_what_a_proof_costs_is_known_before_it_is_made() -> None:
     assert cost_ms(iterations="100000") > 10 * cost_ms(iterations="1000")
     assert cost_ms(id=f"0:{KEYS}") > cost_ms()
     with pytest.raises(InvalidValueError, match="expected HS_PUBKEY or HS_SECKEY"):
-        proof_with_key(Identity(KEYS, 1), "HS_SITE", {}, b"")
+        proof_with_key(Identity(KEYS, 1), "HS_SITE", stretched(b""), b"")
 
 
 def test_a_secret_is_in_no_log(made: HttpsNode, client: httpx.Client) -> None:
