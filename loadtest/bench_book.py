@@ -96,8 +96,8 @@ class Book:
         if answers(self.url, self.path(self.count - 1), 200):
             return
         who = ("--name", _NAME, "--credit-code", _CREDIT_CODE, "--division", _PLACE)
-        self._cli("enterprise", "add", *who)
-        self._cli("prefix", "allot", self.prefix, "--enterprise", _CREDIT_CODE)
+        self.command("enterprise", "add", *who)
+        self.command("prefix", "allot", self.prefix, "--enterprise", _CREDIT_CODE)
         for first in range(0, self.count, _FILE_ROWS):
             self._register(range(first, min(first + _FILE_ROWS, self.count)))
         uvloop.run(_settle(self.addresses.postgres_url))
@@ -118,9 +118,11 @@ class Book:
             "--division",
             _PLACE,
         )
-        added = self._cli("application", "add", *words, "--json")
+        added = self.command("application", "add", *words, "--json")
         name = json.loads(added)["id"]
-        return str(json.loads(self._cli("key", "create", "--application", name, "--json"))["key"])
+        return str(
+            json.loads(self.command("key", "create", "--application", name, "--json"))["key"]
+        )
 
     def identifier(self, number: int) -> str:
         return f"{self.prefix}/{number:010d}"
@@ -156,13 +158,18 @@ class Book:
         words = ["--prefix", self.prefix, "--suffix", "number", "--check", "none"]
         words += ["--value", "NAME=name", "--value", "URL=url", "--json"]
         try:
-            self._cli("register", str(path), *words)
+            self.command("register", str(path), *words)
         finally:
             path.unlink()
         rate = len(numbers) / (time.monotonic() - began_s)
         self._say(f"registered {numbers.stop:,} of {self.count:,} ({rate:,.0f}/s)")
 
-    def _cli(self, *words: str) -> str:
+    def command(self, *words: str) -> str:
+        """What a command of the command line prints.
+
+        Raises:
+            BenchError: if it fails.
+        """
         return printed(f"idnode {words[0]}", ["node", *words], self.environment)
 
 

@@ -342,6 +342,7 @@ CONTESTS = (
         partial(_in_turn, _postgres),
     ),
     Contest(bench_native.LINES, bench_native.measured),
+    Contest(bench_native.ADMINISTRATION, bench_native.administered),
     Contest(
         (Line("memory", "growth", "body", at_most=600, needs=()),),
         _memory,

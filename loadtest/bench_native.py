@@ -1,11 +1,17 @@
-"""The lines of the native protocol: UDP beside a bare echo, kept TCP connections beside UDP."""
+"""The lines of the native protocol: UDP beside a bare echo, kept TCP connections beside UDP, and
+what of administration is cryptography."""
 
+import hashlib
 import json
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from loadtest.bench_arena import Arena
 from loadtest.bench_figures import BenchError, Line, Measure, Result, measure_from_wrk, result_of
@@ -13,7 +19,8 @@ from loadtest.bench_native_load import question
 from loadtest.bench_node import ServedNode
 from loadtest.bench_programs import Program
 from loadtest.ports import free_port
-from resolver.wire import Message, ResolutionResponse, response_body
+from resolver.signature import is_signature_of
+from resolver.wire import Message, ResolutionResponse, RsaPublicKey, response_body
 
 _IDENTIFIERS = 10_000
 # Not measured: what is prepared natively is prepared at the first question.
@@ -21,6 +28,8 @@ _FIRST_S = 2
 # Beyond the seconds of a load: what takes longer has hung.
 _LATE_S = 30
 _ANSWER_WITHIN_S = 1.0
+# Signatures that are checked to see what one costs.
+_PROOFS = 500
 _READ_BYTES = 65_536
 
 _UDP, _TCP, _ECHO = "native UDP", "native TCP", "UDP echo"
@@ -52,21 +61,8 @@ class NativeLoads:
             _TCP: ("--tcp", self._address[1]),
             _ECHO: ("--udp", self._echo_port),
         }[name]
-        words = [option, f"127.0.0.1:{port}", *self._words]
-        command = [sys.executable, "-m", "loadtest.bench_native_load", *words]
-        try:
-            done = subprocess.run(
-                [*self._arena.beside, *command, "--seconds", str(seconds), "--seed", str(seed)],
-                capture_output=True,
-                text=True,
-                timeout=seconds + _LATE_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise BenchError(f"{name}: the load did not end") from None
-        if done.returncode:
-            raise BenchError(f"{name}: the load ended with {done.returncode}: {done.stderr[-300:]}")
-        return measure_from_wrk(done.stdout)
+        words = [option, f"127.0.0.1:{port}", *self._words, "--seed", str(seed)]
+        return _load(self._arena, "bench_native_load", seconds, *words)
 
     def _start_echo(self, stack: ExitStack) -> None:
         answer_file = self._arena.place("answer")
@@ -106,6 +102,77 @@ def measured(arena: Arena, lines: Sequence[Line], rounds: int, seconds: int) -> 
     ]
 
 
+def administered(arena: Arena, lines: Sequence[Line], rounds: int, seconds: int) -> list[Result]:
+    """Milliseconds of cryptography by those of a whole change, which a key of 2,048 bits allows."""
+    proofs_ms, changes_ms = [], []
+    with ExitStack() as stack:
+        book, port, key_file = arena.book(_IDENTIFIERS), free_port(), arena.place("key")
+        key = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
+        key_file.write_bytes(_pem(key))
+        public_file = arena.place("key.pub")
+        public_file.write_bytes(_public_pem(key))
+        book.command("prefix", "admin", book.prefix, "--public-key", str(public_file))
+        switches = {"IDNODE_RATE_PER_SOURCE": "", "IDNODE_RATE_PER_CALLER": ""}
+        arena.node(stack, book, IDNODE_HANDLE=f"127.0.0.1:{port}", **switches)
+        words = ("--tcp", f"127.0.0.1:{port}", "--prefix", book.prefix, "--key-file", str(key_file))
+        for number in range(1, rounds + 1):
+            measure = _load(arena, "bench_native_admin", seconds, *words)
+            changes_ms.append(1e3 / measure.rate_per_s)
+            proofs_ms.append(_proof_ms(key))
+            arena.say(
+                f"round {number} of {rounds}: {measure.rate_per_s:,.0f} changes/s, "
+                f"{proofs_ms[-1]:.3f} ms of {changes_ms[-1]:.3f} ms are cryptography"
+            )
+    return [result_of(line, proofs_ms, changes_ms) for line in lines]
+
+
+def _proof_ms(key: rsa.RSAPrivateKey) -> float:
+    """What the node computes for one change: a digest, and the check of a signature (ms)."""
+    numbers, challenge = key.public_key().public_numbers(), bytes(48)
+    record = RsaPublicKey(numbers.e, numbers.n).to_wire()
+    signature = key.sign(challenge, padding.PKCS1v15(), hashes.SHA256())
+    began_s = time.perf_counter()
+    for _ in range(_PROOFS):
+        hashlib.sha256(challenge)
+        if not is_signature_of(record, "SHA-256", signature, challenge):
+            raise BenchError("a good signature was refused")
+    return (time.perf_counter() - began_s) * 1e3 / _PROOFS
+
+
+def _pem(key: rsa.RSAPrivateKey) -> bytes:
+    kind, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    return key.private_bytes(kind, form, serialization.NoEncryption())
+
+
+def _public_pem(key: rsa.RSAPrivateKey) -> bytes:
+    kind, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public_key().public_bytes(kind, form)
+
+
+def _load(arena: Arena, program: str, seconds: float, *words: str) -> Measure:
+    """The figures of one load, which runs beside the server.
+
+    Raises:
+        BenchError: if it does not end well.
+    """
+    command = [sys.executable, "-m", f"loadtest.{program}", *words, "--seconds", str(seconds)]
+    try:
+        done = subprocess.run(
+            [*arena.beside, *command],
+            capture_output=True,
+            text=True,
+            timeout=seconds + _LATE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise BenchError(f"{program} did not end") from None
+    if done.returncode:
+        raise BenchError(f"{program} ended with {done.returncode}: {done.stderr[-300:]}")
+    return measure_from_wrk(done.stdout)
+
+
+# What a change costs besides is up to the disk: the share is reported, and nothing wanted of it.
+ADMINISTRATION = (Line("native-admin-crypto", "cryptography ms", "change ms", aim=0, needs=()),)
 LINES = (
     Line("native-udp", _UDP, _ECHO, at_least=0.75, needs=()),
     Line("native-tcp", _TCP, _UDP, at_least=0.7, needs=()),

@@ -41,7 +41,7 @@ class ServedNode:
         self._program = Program(
             [*on_core(core), sys.executable, "-m", "node", "serve"],
             data.with_name(f"{data.name}.out"),
-            environment(data, port, **settings, **switches),
+            environment(data, port, **(settings | switches)),
         )
 
     def wait_ready(self) -> None:

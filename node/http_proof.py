@@ -26,8 +26,10 @@ from resolver.wire import (
 
 # A signature of 8,192 bits in base64, the longest handle percent-encoded, and room.
 _FIELDS_SIZE_MAX = 8_192
-# Both sides' nonces have 16 bytes; more than a digest's block is of no use to anybody.
-NONCE_SIZE_BYTES_MAX = 64
+# Both sides' nonces have 16 bytes; nobody needs four times as many.
+NONCE_SIZE_BYTES_MAX = 63
+# Of a key of 8,192 bits, the longest that is looked at, and some more.
+SIGNATURE_SIZE_BYTES_MAX = 1_050
 # Bounded names keep this linear whatever is sent.
 _FIELD = re.compile(r'([A-Za-z]{1,20}) ?= ?"([^"]*)"')
 _NUMBER = re.compile(r"[0-9]{1,9}")
@@ -100,10 +102,7 @@ def nonce_of(fields: Fields, name: str) -> bytes:
     Raises:
         InvalidValueError: if it is no base64, or longer than any.
     """
-    nonce = _bytes(fields, name)
-    if len(nonce) > NONCE_SIZE_BYTES_MAX:
-        raise InvalidValueError(f"{name}: at most {NONCE_SIZE_BYTES_MAX} bytes are allowed")
-    return nonce
+    return _bytes(fields, name, NONCE_SIZE_BYTES_MAX)
 
 
 def proof_from_fields(fields: Fields, nonce: bytes) -> Proof:
@@ -138,7 +137,7 @@ def proof_with_key(identity: Identity, kind: str, fields: Fields, challenge: byt
 
 
 def _with_public_key(identity: Identity, fields: Fields, challenge: bytes) -> Proof:
-    answer = SignatureAnswer(fields["alg"], _bytes(fields, "signature"))
+    answer = SignatureAnswer(fields["alg"], _bytes(fields, "signature", SIGNATURE_SIZE_BYTES_MAX))
 
     def is_of(key: bytes) -> bool:
         return is_signature_of(
@@ -151,7 +150,7 @@ def _with_public_key(identity: Identity, fields: Fields, challenge: bytes) -> Pr
 
 def _with_secret(identity: Identity, fields: Fields, challenge: bytes) -> Proof:
     algorithm = fields["alg"].upper()
-    mac = _bytes(fields, "signature")
+    mac = _bytes(fields, "signature", SIGNATURE_SIZE_BYTES_MAX)
     name = _HMACS.get(algorithm)
     if name is not None:
         cost_ms = answer_ms(SECRET_KEY, b"", identity.index)
@@ -167,7 +166,7 @@ def _with_secret(identity: Identity, fields: Fields, challenge: bytes) -> Proof:
 
 def _pbkdf2(fields: Fields, mac: bytes) -> Pbkdf2Answer:
     answer = Pbkdf2Answer(
-        salt=_bytes(fields, "salt"),
+        salt=_bytes(fields, "salt", NONCE_SIZE_BYTES_MAX),
         iterations=_number(fields, "iterations"),
         key_bits=_number(fields, "length"),
         mac=mac,
@@ -191,10 +190,13 @@ def _number(fields: Fields, name: str) -> int:
     return int(text)
 
 
-def _bytes(fields: Fields, name: str) -> bytes:
+def _bytes(fields: Fields, name: str, size_bytes_max: int) -> bytes:
     """What base64 says, in either alphabet; in a query `+` may have become a space."""
     text = fields.get(name, "").replace("-", "+").replace("_", "/").replace(" ", "+").rstrip("=")
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        found = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError:
         raise InvalidValueError(f"{name}: expected base64") from None
+    if len(found) > size_bytes_max:
+        raise InvalidValueError(f"{name}: at most {size_bytes_max} bytes are allowed")
+    return found

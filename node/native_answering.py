@@ -72,7 +72,9 @@ class NativeAnswering:
             return await self._door.answer(message, peer)
         except Exception:
             # Ours to mend: the log has the traceback, the caller one line.
-            _log.exception("request failed: %s", message[:300].hex())
+            opcode = int.from_bytes(message[20:24])
+            # What it holds is not written down: it may be a secret key.
+            _log.exception("a message failed: %d bytes, opcode %d", len(message), opcode)
             text = "Internal error, see the log"
             return refused(message, ResponseCode.ERROR, text, self.site_serial())
 

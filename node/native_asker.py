@@ -1,5 +1,6 @@
 """Who asks at the native doors: whom it counts as, and what it may still ask for."""
 
+from typing import Final
 from weakref import WeakSet
 
 from metrics.counting import Cells
@@ -11,6 +12,10 @@ from node.native_limits import Strangers, is_loopback
 from node.rate_limit import Bucket, Rates
 from resolver.wire import PACKET_SIZE_BYTES_MAX
 
+# Whoever has drawn too much is not even heard for so long: looking at what a flood asks for would
+# cost the others their answers.
+SILENT_S: Final = 0.05
+
 
 class Asker:
     """One address at one native door.
@@ -19,7 +24,16 @@ class Asker:
     knows: it shares so many packets of answers with all addresses near it.
     """
 
-    __slots__ = ("__weakref__", "address", "bucket", "cells", "channel", "network", "source")
+    __slots__ = (
+        "__weakref__",
+        "address",
+        "bucket",
+        "cells",
+        "channel",
+        "network",
+        "silent_since_s",
+        "source",
+    )
 
     def __init__(
         self, address: str, source: str, channel: str, bucket: Bucket, network: Bucket | None
@@ -30,6 +44,7 @@ class Asker:
         self.bucket = bucket
         self.network = network
         self.cells: dict[str, Cells] = {}
+        self.silent_since_s = float("-inf")
 
 
 class Askers:
@@ -77,8 +92,13 @@ class Askers:
         if self._known.knows(asker.address, now_s):
             asker.network = None
             return True
-        self._numbers.add(REFUSED_RATE_SOURCE)
+        asker.silent_since_s = now_s
+        self.refuse()
         return False
+
+    def refuse(self) -> None:
+        """One more datagram to which nothing is said."""
+        self._numbers.add(REFUSED_RATE_SOURCE)
 
     def doubt(self) -> None:
         """Whoever was known has to be looked up again: an hour may be over."""

@@ -55,6 +55,8 @@ class NativeConnection(asyncio.Protocol):
 
     def __init__(self, door: "TcpDoor") -> None:
         self._door = door
+        # Looked up once: they are asked for with every message.
+        self._fast_answer, self._now_s = door.fast.answer, door.now_s
         self._loop = asyncio.get_running_loop()
         self._stream = MessageStream()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -78,7 +80,7 @@ class NativeConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is of no such class
         peername = transport.get_extra_info("peername")
         address = source_of(peername[0]) if peername else ""
-        self._asker = self._door.askers.connected(address, CHANNEL_NATIVE_TCP, self._door.now_s())
+        self._asker = self._door.askers.connected(address, CHANNEL_NATIVE_TCP, self._now_s())
         self._peer = Peer(self._asker.source, CHANNEL_NATIVE_TCP)
         self._has_seat = self._door.seats.take(address)
         self._door.connections.add(self)
@@ -92,8 +94,8 @@ class NativeConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard += 1
-        if not self._held_bytes and not self._waits:
-            answer = self._door.fast.answer(data, self._asker, self._door.now_s(), False)
+        if not (self._held_bytes or self._waits):
+            answer = self._fast_answer(data, self._asker, self._now_s(), False)
             if answer is not None:
                 self._transport.write(answer)
                 return
@@ -148,8 +150,8 @@ class NativeConnection(asyncio.Protocol):
         self._mind_rest()
 
     def _begin(self, message: bytes) -> None:
-        now_s = self._door.now_s()
-        answer = self._door.fast.answer(message, self._asker, now_s, False)
+        now_s = self._now_s()
+        answer = self._fast_answer(message, self._asker, now_s, False)
         if answer is not None:
             self._transport.write(answer)
             return

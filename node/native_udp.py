@@ -4,6 +4,7 @@ Source: specs §3.7.
 """
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable, Hashable
 from hashlib import blake2b
@@ -13,7 +14,7 @@ from metrics.dimension import CHANNEL_NATIVE_UDP
 from metrics.worker_numbers import REFUSED_IN_FLIGHT
 from node.datagrams import Address, datagrams
 from node.native_answering import NativeAnswering
-from node.native_asker import Asker, Askers
+from node.native_asker import SILENT_S, Asker, Askers
 from node.native_fast_path import NativeFastPath
 from node.native_limits import source_of
 from node.native_peer import Peer
@@ -21,8 +22,12 @@ from node.native_refusal import replies_to
 from node.native_repeats import REPEATED_S, Answers, Repeats
 from resolver.wire import PACKET_SIZE_BYTES_MAX, InvalidMessageError, Reassembly, packets
 
+_log = logging.getLogger("idnode.native")
+
 # Senders that are known by their address; 40 MB at most, if each asks about many prefixes.
 ASKERS_MAX: Final = 8_192
+# What is paid for before the work for it begins.
+_FIRST_PACKET: Final = PACKET_SIZE_BYTES_MAX
 # How soon it is looked up again whether somebody is still known.
 DOUBT_EVERY_S: Final = 60.0
 # What waits when the node stops: as much as the kernel holds in its buffer, and no flood.
@@ -99,13 +104,22 @@ class UdpDoor:
         received = self._datagrams.receive()
         answers: list[tuple[bytes, Address]] = []
         for data, address in received:
-            asker = known.get(address[host]) or self._new_asker(address, now_s)
-            mark = hash((address, data))
-            is_again = mark in repeats.marks or mark in repeats.older_marks
-            answer = answer_of(data, asker, now_s, is_again)
-            if answer is None:
-                self._answer_slowly(data, address, asker, mark, now_s)
-            elif answer:
+            try:
+                asker = known.get(address[host]) or self._new_asker(address, now_s)
+                if 0 <= now_s - asker.silent_since_s < SILENT_S:
+                    self._askers.refuse()
+                    continue
+                mark = hash((address, data))
+                is_again = mark in repeats.marks or mark in repeats.older_marks
+                answer = answer_of(data, asker, now_s, is_again)
+                if answer is None:
+                    self._answer_slowly(data, address, asker, mark, now_s)
+            except Exception:
+                # Ours to mend; the others of this turn are answered all the same.
+                # What it holds is not written down: it may be a secret key.
+                _log.exception("a datagram of %d bytes was not answered", len(data))
+                continue
+            if answer:
                 if not is_again:
                     repeats.mark(mark)
                 if len(answer) <= PACKET_SIZE_BYTES_MAX:
@@ -138,7 +152,13 @@ class UdpDoor:
             return
         key = (address, blake2b(message, digest_size=16).digest())
         if not self._repeats.begin(key):
+            self._answering.room.give(len(message))
             self._give(self._repeats.answers(key), address, asker, now_s)
+            return
+        if not self._askers.admits(asker, _FIRST_PACKET, now_s):
+            # Before the work, which is what a flood would cost the others.
+            self._answering.room.give(len(message))
+            self._repeats.answered(key, ())
             return
         task = asyncio.get_running_loop().create_task(self._work(message, key, asker))
         self._tasks.add(task)
@@ -161,12 +181,22 @@ class UdpDoor:
         finally:
             self._answering.room.give(len(message))
         self._repeats.answered(key, answers)
-        self._give(answers, key[0], asker, self._now_s())
+        self._give(answers, key[0], asker, self._now_s(), paid_bytes=_FIRST_PACKET)
 
-    def _give(self, answers: Answers, address: Address, asker: Asker, now_s: float) -> None:
+    def _give(
+        self,
+        answers: Answers,
+        address: Address,
+        asker: Asker,
+        now_s: float,
+        *,
+        paid_bytes: int = 0,
+    ) -> None:
         """Send the messages of an answer, unless they are too much for who may not be there."""
         for answer in answers:
-            if self._is_open and self._askers.admits(asker, len(answer), now_s):
+            owed_bytes = max(0, len(answer) - paid_bytes)
+            paid_bytes = 0
+            if self._is_open and self._askers.admits(asker, owed_bytes, now_s):
                 self._send(answer, address)
 
     def _send(self, answer: bytes, address: Address) -> None:

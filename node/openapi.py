@@ -445,18 +445,14 @@ _THIS_SESSION: Final = {
 }
 _SIGNED: Final = [
     _query("nonce", schemas.NONCE, "What the caller had signed", required=True),
-    _query("cnonce", schemas.NONCE, "What the signer added to it"),
+    _query("cnonce", schemas.NONCE, "What the signer added to it", required=True),
     _query("signature", schemas.BASE64, "Of both, one after the other", required=True),
     _query(
         "alg",
         schemas.ALGORITHM,
-        "How it was made. Besides these, `PBKDF2-HMAC-SHA1` with `salt`, `iterations`, `length`",
+        "How it was made. Besides these, `PBKDF2-HMAC-SHA1` with `salt`, `iterations`, `length`. "
+        f"Keys of both kinds are tried, or with `type` {PUBLIC_KEY} or {SECRET_KEY} alone",
         required=True,
-    ),
-    _query(
-        "type",
-        {"const": PUBLIC_KEY},
-        f"Or `{SECRET_KEY}`, with algorithms of secrets; both are tried if it is not said",
     ),
 ]
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from node.door_batch import FILTERS_MAX, IDENTIFIERS_MAX
 from node.door_write import ITEMS_MAX
 from node.http_exchange import PARAMETERS_MAX
-from node.http_proof import ALGORITHMS, NONCE_SIZE_BYTES_MAX
+from node.http_proof import ALGORITHMS, NONCE_SIZE_BYTES_MAX, SIGNATURE_SIZE_BYTES_MAX
 from resolver.record import (
     INDEX_MAX,
     REFERENCES_MAX,
@@ -350,12 +350,17 @@ PROOF: Final[Schema] = {
     "additionalProperties": _one_or_more(_FIELD),
 }
 VERIFIED: Final[Schema] = answered({"responseCode": _SUCCESS, "isValid": {"type": "boolean"}})
-# Without padding or with it, in either alphabet.
-BASE64: Final[Schema] = {
-    "type": "string",
-    "pattern": "^(?:[A-Za-z0-9+/_-]{4})*(?:[A-Za-z0-9+/_-]{2,3})?={0,2}$",
-}
-NONCE: Final[Schema] = {**BASE64, "maxLength": NONCE_SIZE_BYTES_MAX * 4 // 3}
+
+
+def base64(groups_max: int) -> Schema:
+    """Without padding or with it, in either alphabet; up to so many groups of three bytes."""
+    character = "[A-Za-z0-9+/_-]"
+    groups = f"(?:{character}{{4}}){{0,{groups_max - 1}}}(?:{character}{{2,4}})?"
+    return {"type": "string", "pattern": f"^{groups}={{0,2}}$"}
+
+
+NONCE: Final = base64(NONCE_SIZE_BYTES_MAX // 3)
+BASE64: Final = base64(SIGNATURE_SIZE_BYTES_MAX // 3)
 # Of secrets that are stretched, more has to be said than a schema can.
 ALGORITHM: Final[Schema] = {"enum": [name for name in ALGORITHMS if "PBKDF2" not in name]}
 HEALTH: Final[Schema] = answered({"status": {"const": "alive"}, "version": TEXT})

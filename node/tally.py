@@ -21,6 +21,7 @@ _OUTCOMES = {
     ResponseCode.PREFIX_REFERRAL: dimension.OUTCOME_REFERRED,
     ResponseCode.INVALID_HANDLE: dimension.OUTCOME_INVALID,
     ResponseCode.PROTOCOL_ERROR: dimension.OUTCOME_INVALID,
+    ResponseCode.INVALID_ADMIN: dimension.OUTCOME_REFUSED,
     ResponseCode.AUTHENTICATION_NEEDED: dimension.OUTCOME_REFUSED,
     ResponseCode.AUTHENTICATION_FAILED: dimension.OUTCOME_REFUSED,
     ResponseCode.INSUFFICIENT_PERMISSIONS: dimension.OUTCOME_REFUSED,

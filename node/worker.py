@@ -265,6 +265,11 @@ class Worker:
     def _admits_cost(self, source: str, cost_ms: float) -> bool:
         return self._costs.admits(source, cost_ms, self._now_s())
 
+    def _admits_cost_over_http(self, source: str, cost_ms: float) -> bool:
+        # Who sends a request has completed a connection, to here or to a proxy that is trusted.
+        self._known.add(source, self._now_s())
+        return self._admits_cost(source, cost_ms)
+
     def _void_cells(self) -> None:
         self._front.fast.void_cells()
         self._askers.void_cells()
@@ -313,7 +318,7 @@ class Worker:
             self._node_key,
             trusted_proxies=config.trusted_proxies,
             source_of=self._tally.source,
-            admits_cost=self._admits_cost,
+            admits_cost=self._admits_cost_over_http,
         )
 
     def _wired_front(self, config: Config) -> Front:

@@ -6,6 +6,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from itertools import count
 
 import httpx
 
@@ -28,6 +29,8 @@ MEDIA_TYPE = "application/x-hdl-message"
 # As the clients of Handle.Net ask.
 PLAIN_FLAGS = OpFlag.RECU | OpFlag.CACR | OpFlag.PUBL
 _READ_SIZE_BYTES = 65_536
+# Random ones would sooner or later be the same, which is then taken for the same question.
+_NUMBERS = count(secrets.randbits(30))
 
 
 def question(
@@ -39,7 +42,7 @@ def question(
     request_id: int | None = None,
 ) -> Message:
     """A request for the values of `handle`, with a number of its own."""
-    number = secrets.randbits(31) if request_id is None else request_id
+    number = next(_NUMBERS) if request_id is None else request_id
     body = ResolutionRequest(handle, indexes, types).to_wire()
     return Message(Envelope(number), Opcode.RESOLUTION, body, flags=int(flags), expiration_s=1)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from node.config import Config, ConfigError, from_environment, terminal_environment
+from node.identity import Identity
 
 
 @pytest.fixture(autouse=True)
@@ -27,9 +28,12 @@ def test_nothing_set_means_the_defaults_of_the_record() -> None:
         trusted_proxies=(),
         language=read.language,
         operator_key_file=read.data / "operator.key",
+        handle_host="127.0.0.1",
+        handle_port=2_641,
     )
     assert read == made
     assert (read.http, read.https) == ("127.0.0.1:8000", None)
+    assert read.handle == "127.0.0.1:2641"
 
 
 def test_every_setting_of_serving_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,6 +48,10 @@ def test_every_setting_of_serving_is_read(monkeypatch: pytest.MonkeyPatch) -> No
         "HTTPS": "[::1]:8443",
         "TLS_CERT": "cert.pem",
         "TLS_KEY": "key.pem",
+        "HANDLE": "[::]:2642",
+        "PUBLIC_ADDRESS": "[2001:DB8::1]",
+        "UDP_RATE": "7",
+        "SERVER_ADMINS": "300:88.608/ADMIN, 301:88.608/ADMIN,",
     }.items():
         monkeypatch.setenv(f"IDNODE_{name}", text)
     read = from_environment()
@@ -52,6 +60,17 @@ def test_every_setting_of_serving_is_read(monkeypatch: pytest.MonkeyPatch) -> No
     assert (read.rate_per_source, read.rate_per_caller, read.unknown_rate) == (1, 2, 0)
     assert (read.https_host, read.https_port, read.https) == ("::1", 8_443, "[::1]:8443")
     assert (read.tls_certificate, read.tls_key) == (Path("cert.pem"), Path("key.pem"))
+    assert (read.handle, read.handle_is_chosen) == ("[::]:2642", True)
+    assert read.public_address == "2001:db8::1"
+    assert (read.udp_rate, read.limits_loopback_udp) == (7, True)
+    admins = (Identity("88.608/ADMIN", 300), Identity("88.608/ADMIN", 301))
+    assert read.server_admins == admins
+
+
+def test_the_handle_protocol_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IDNODE_HANDLE", "off")
+    read = from_environment()
+    assert (read.handle, read.handle_host, read.handle_port) == (None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +86,10 @@ def test_every_setting_of_serving_is_read(monkeypatch: pytest.MonkeyPatch) -> No
         ("IDNODE_COUNTING", "0", "on or off"),
         ("IDNODE_HTTPS", "8443", "host:port"),
         ("IDNODE_HTTPS", "127.0.0.1:99999", "host:port"),
+        ("IDNODE_HANDLE", "on", "host:port"),
+        ("IDNODE_PUBLIC_ADDRESS", "node.example", "an IP address"),
+        ("IDNODE_PUBLIC_ADDRESS", "0.0.0.0", "an address that others can reach"),
+        ("IDNODE_UDP_RATE", "-1", "a number from 0 to"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named_with_what_was_expected(
@@ -78,8 +101,25 @@ def test_a_setting_that_cannot_be_used_is_named_with_what_was_expected(
     assert str(raised.value).startswith(f"{name} is {text!r}: expected {expected}")
 
 
+@pytest.mark.parametrize("text", ["88.608/ADMIN", "x:88.608/ADMIN", "300:"])
+def test_an_administrator_that_is_no_identity_is_named(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("IDNODE_SERVER_ADMINS", f"300:88.608/ADMIN,{text}")
+    with pytest.raises(ConfigError, match=f"^IDNODE_SERVER_ADMINS has '{text}': expected index"):
+        from_environment()
+
+
+def test_https_without_files_is_served_with_a_certificate_of_the_node(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("IDNODE_HTTPS", "127.0.0.1:8443")
+    read = from_environment()
+    assert (read.https, read.tls_certificate, read.tls_key) == ("127.0.0.1:8443", None, None)
+
+
 @pytest.mark.parametrize("missing", ["IDNODE_TLS_CERT", "IDNODE_TLS_KEY"])
-def test_https_needs_a_certificate_and_its_key(
+def test_a_certificate_and_its_key_go_together(
     monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     for name in {"IDNODE_TLS_CERT", "IDNODE_TLS_KEY"} - {missing}:

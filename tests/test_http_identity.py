@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from node.client_certificate import is_key, subject_of
+from node.http_exchange import Exchange, RefusedError
+from node.http_identity import HttpIdentities, UnprovenError
 from node.http_proof import (
     basic_from_header,
     fields_from_header,
@@ -23,11 +25,19 @@ from node.http_proof import (
     proof_from_fields,
     proof_with_key,
 )
+from node.http_sessions import HttpSessions
 from node.identity import Identity
+from node.node_key import NodeKey
 from resolver.errors import InvalidValueError
 from resolver.signature import is_signature_of
 from resolver.wire import RsaPublicKey
-from tests import https_node
+from registry.database import Database
+from registry.records import PostgresRecords
+from resolver.hot_redis import RedisCache
+from resolver.identifier import from_text
+from resolver.response_code import ResponseCode
+from tests import administered, https_node
+from tests.administered import administrators, put
 from tests.https_node import (
     CNONCE,
     KEYS,
@@ -49,7 +59,7 @@ from tests.https_node import (
     signed,
     text,
 )
-from tests.tenant import text_value
+from tests.tenant import counted, text_value
 
 SECRETS = f"/api/handles/{KEYS}"
 NOT_VERIFIED = 'error="Identity not verified"'
@@ -196,6 +206,20 @@ def test_who_asks_for_private_values_is_asked_who_it_is(client: httpx.Client) ->
     answer = client.get(SECRETS, params={"publicOnly": "false"})
     assert answer.status_code == 401
     assert answer.json() == {"responseCode": 402, "handle": KEYS}
+
+
+def test_who_may_not_read_is_counted_as_refused(made: HttpsNode, client: httpx.Client) -> None:
+    private = f"{SECRETS}?publicOnly=false"
+    before = counted(made.node)
+    client.get(private, headers=basic(STRANGER))
+    client.get(private)
+    client.get(SECRETS, headers=basic(OWNER, "wrong"))
+    client.get(SECRETS, headers=basic(OWNER))
+    assert counted(made.node) - before == {
+        ("enterprise", "http_json", "refused", "anonymous"): 2,
+        ("node", "http_json", "refused", "anonymous"): 1,
+        ("enterprise", "http_json", "found", "anonymous"): 1,
+    }
 
 
 def test_private_values_are_asked_for_in_every_form_of_the_question(client: httpx.Client) -> None:
@@ -533,6 +557,93 @@ def test_what_a_proof_costs_is_known_before_it_is_made() -> None:
     assert cost_ms(id=f"0:{KEYS}") > cost_ms()
     with pytest.raises(InvalidValueError, match="expected HS_PUBKEY or HS_SECKEY"):
         proof_with_key(Identity(KEYS, 1), "HS_SITE", stretched(b""), b"")
+
+
+class Budget:
+    """What proofs cost, written down; with nothing left from some point on."""
+
+    def __init__(self, admitted_max: int = 1_000) -> None:
+        self.spent_ms: list[float] = []
+        self._left = admitted_max
+
+    def __call__(self, source: str, cost_ms: float) -> bool:
+        assert source == "192.0.2.7"
+        self._left -= 1
+        if self._left >= 0:
+            self.spent_ms.append(cost_ms)
+        return self._left >= 0
+
+
+def asking(headers: dict[str, str], scheme: str = "https") -> Exchange:
+    """A request with these headers."""
+    pairs = [(name.lower().encode(), text.encode()) for name, text in headers.items()]
+    scope = {"scheme": scheme, "headers": pairs, "client": ("192.0.2.7", 1), "method": "GET"}
+    return Exchange(scope, _never)
+
+
+async def _never() -> Any:
+    raise AssertionError("nothing of a body is read")
+
+
+async def identities(database: Database, folder: Path, budget: Budget) -> HttpIdentities:
+    """Identities over an own database, whose administrator has the secret of these tests."""
+    records = PostgresRecords(database)
+    await allotted(database)
+    await put(records, from_text(administered.KEYS), administered.secret())
+    return HttpIdentities(
+        administrators(records),
+        HttpSessions(RedisCache("redis://127.0.0.1:1")),  # never connected
+        NodeKey.kept(folder),
+        trusted_proxies=(),
+        source_of=lambda exchange: exchange.peer,
+        admits_cost=budget,
+    )
+
+
+async def test_who_is_right_pays_nothing_and_who_is_wrong_does(
+    database: Database, tmp_path: Path
+) -> None:
+    budget = Budget()
+    found = await identities(database, tmp_path, budget)
+    owner = str(administered.OWNER)
+    assert await found.of(asking(basic(owner))) == administered.OWNER
+    assert budget.spent_ms == [0.0]
+    with pytest.raises(UnprovenError):
+        await found.of(asking(basic(owner, "wrong")))
+    assert len(budget.spent_ms) == 3
+    assert budget.spent_ms[2] > 0
+
+
+async def test_who_has_nothing_left_is_not_even_looked_at(
+    database: Database, tmp_path: Path
+) -> None:
+    found = await identities(database, tmp_path, Budget(0))
+    for headers in (basic(str(administered.OWNER)), basic(str(administered.OWNER), "wrong")):
+        with pytest.raises(RefusedError) as refused:
+            await found.of(asking(headers))
+        assert (refused.value.code, refused.value.status) == (ResponseCode.SERVER_TOO_BUSY, 429)
+    # Without TLS it was not asked for anything.
+    assert await found.of(asking(basic(str(administered.OWNER)), "http")) is None
+
+
+async def test_a_dear_proof_is_paid_for_before_it_is_made(
+    database: Database, tmp_path: Path
+) -> None:
+    budget = Budget()
+    found = await identities(database, tmp_path, budget)
+    fields = {"nonce": "", **stretched(b"", iterations="20000"), "type": "HS_SECKEY"}
+    assert not await found.verified(asking({}), administered.OWNER, fields)
+    (spent_ms,) = budget.spent_ms
+    assert spent_ms > 4
+
+
+async def test_without_redis_who_speaks_the_protocol_is_asked_for_a_password(
+    database: Database, tmp_path: Path
+) -> None:
+    found = await identities(database, tmp_path, Budget())
+    for headers in ({}, handle_header(cnonce=text(CNONCE))):
+        asked = await found.challenge(asking(headers), None)
+        assert asked == [(b"www-authenticate", b'Basic realm="handle"')]
 
 
 def test_a_secret_is_in_no_log(made: HttpsNode, client: httpx.Client) -> None:

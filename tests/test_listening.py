@@ -8,7 +8,14 @@ from itertools import count
 
 import pytest
 
-from node.listening import PORT_PATIENCE_S, Address, listen, refuse_newcomers
+from node.listening import (
+    PORT_PATIENCE_S,
+    Address,
+    PortTakenError,
+    Transport,
+    listen,
+    refuse_newcomers,
+)
 from node.start_error import StartError
 from tests.conftest import free_port
 
@@ -67,6 +74,48 @@ async def test_a_port_is_not_shared_with_another_node_of_the_same_user(
 ) -> None:
     closing += await listening(address, 2)
     with pytest.raises(StartError, match=f"^127.0.0.1:{address.port} is taken by another program"):
+        await listening(address, number)
+
+
+@LINUX
+async def test_datagrams_are_shared_out_and_a_sender_stays_with_its_worker(
+    closing: list[socket.socket],
+) -> None:
+    address = Address("127.0.0.1", free_port(), "IDNODE_HANDLE", Transport.UDP)
+    sockets = await listening(address, 2)
+    closing += sockets
+    senders = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(200)]
+    closing += senders
+    for content in (b"first", b"second"):
+        for sender in senders:
+            sender.sendto(content, (address.host, address.port))
+    found = [arrived(one) for one in sockets]
+    # One of 2^199 runs would find them all on one side.
+    assert min(map(len, found)) > 0
+    assert sum(map(len, found)) == 400
+    assert {port for _, port in found[0]}.isdisjoint(port for _, port in found[1])
+
+
+def arrived(bound: socket.socket) -> list[tuple[bytes, int]]:
+    """What waits in a socket, and the port it came from."""
+    found: list[tuple[bytes, int]] = []
+    while True:
+        try:
+            content, sender = bound.recvfrom(100)
+        except BlockingIOError:
+            return found
+        found.append((content, sender[1]))
+
+
+@pytest.mark.parametrize("number", [1, 2])
+async def test_a_port_of_datagrams_is_not_shared_with_another_node(
+    closing: list[socket.socket], number: int
+) -> None:
+    address = Address("127.0.0.1", free_port(), "IDNODE_HANDLE", Transport.UDP)
+    (first, *others) = await listening(address, 2)
+    closing += [first, *others]
+    assert not refuse_newcomers(first)
+    with pytest.raises(PortTakenError, match="is taken by another program: choose another"):
         await listening(address, number)
 
 
