@@ -93,12 +93,16 @@ class Askers:
             asker.network = None
             return True
         asker.silent_since_s = now_s
-        self.refuse()
+        self._numbers.add(REFUSED_RATE_SOURCE)
         return False
 
-    def refuse(self) -> None:
-        """One more datagram to which nothing is said."""
+    def hears(self, asker: Asker, now_s: float) -> bool:
+        """False while datagrams of `asker` are not looked at, because it has drawn too much."""
+        is_silent = 0 <= now_s - asker.silent_since_s < SILENT_S
+        if not is_silent or self._known.knows(asker.address, now_s):
+            return True
         self._numbers.add(REFUSED_RATE_SOURCE)
+        return False
 
     def doubt(self) -> None:
         """Whoever was known has to be looked up again: an hour may be over."""

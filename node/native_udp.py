@@ -14,7 +14,7 @@ from metrics.dimension import CHANNEL_NATIVE_UDP
 from metrics.worker_numbers import REFUSED_IN_FLIGHT
 from node.datagrams import Address, datagrams
 from node.native_answering import NativeAnswering
-from node.native_asker import SILENT_S, Asker, Askers
+from node.native_asker import Asker, Askers
 from node.native_fast_path import NativeFastPath
 from node.native_limits import source_of
 from node.native_peer import Peer
@@ -106,8 +106,7 @@ class UdpDoor:
         for data, address in received:
             try:
                 asker = known.get(address[host]) or self._new_asker(address, now_s)
-                if 0 <= now_s - asker.silent_since_s < SILENT_S:
-                    self._askers.refuse()
+                if asker.network is not None and not self._askers.hears(asker, now_s):
                     continue
                 mark = hash((address, data))
                 is_again = mark in repeats.marks or mark in repeats.older_marks

@@ -28,14 +28,14 @@ from node.http_proof import (
 from node.http_sessions import HttpSessions
 from node.identity import Identity
 from node.node_key import NodeKey
-from resolver.errors import InvalidValueError
-from resolver.signature import is_signature_of
-from resolver.wire import RsaPublicKey
 from registry.database import Database
 from registry.records import PostgresRecords
+from resolver.errors import InvalidValueError
 from resolver.hot_redis import RedisCache
 from resolver.identifier import from_text
 from resolver.response_code import ResponseCode
+from resolver.signature import is_signature_of
+from resolver.wire import RsaPublicKey
 from tests import administered, https_node
 from tests.administered import administrators, put
 from tests.https_node import (
@@ -588,7 +588,7 @@ async def _never() -> Any:
 async def identities(database: Database, folder: Path, budget: Budget) -> HttpIdentities:
     """Identities over an own database, whose administrator has the secret of these tests."""
     records = PostgresRecords(database)
-    await allotted(database)
+    await administered.add_prefix(database)
     await put(records, from_text(administered.KEYS), administered.secret())
     return HttpIdentities(
         administrators(records),

@@ -121,6 +121,8 @@ async def test_what_is_asked_again_while_it_is_worked_on_is_answered_once(
     assert await client.receive_udp() is not None
     assert await client.receive_udp(SILENCE_S) is None
     assert doors.counts() == {FOUND: 1}
+    # What was asked again holds no room for longer than it was worked on.
+    assert doors.native.room.held_bytes == 0
 
 
 async def test_a_question_that_takes_long_holds_up_no_other(doors: NativeDoors) -> None:
