@@ -14,6 +14,8 @@ from typing import Any
 from resolver.errors import InvalidValueError
 from resolver.identifier import fold
 from resolver.record import (
+    ADMIN_READ,
+    ADMIN_WRITE,
     PERMISSIONS_DEFAULT,
     TTL_ABSOLUTE,
     TTL_RELATIVE,
@@ -45,6 +47,7 @@ _I4_MIN, _I4_MAX = -(2**31), 2**31 - 1
 # 0x0D was surely meant).
 _BINARY_BYTES = bytes([*range(0x09), *range(0x14, 0x20), 0x7F])
 _PERMISSIONS_TEXT = tuple(f"{bits:04b}" for bits in range(16))
+_SECRET_KEY = "HS_SECKEY"
 _PROTOCOLS = ("UDP", "TCP", "HTTP", "HTTPS")
 # The longest piece of the caller's input that an error message repeats.
 _SHOWN_CHARACTERS_MAX = 40
@@ -290,13 +293,14 @@ def value_from_json(value: object, path: str = "") -> HandleValue:
     index = place.member("index").integer(_I4_MIN, _I4_MAX)
     ttl, ttl_type = _ttl_from_json(place.member("ttl"))
     references = place.member("references")
+    type_ = place.member("type").text()
     return HandleValue(
         index=index,
-        type=place.member("type").text(),
+        type=type_,
         data=_data_from_json(place.member("data")),
         ttl=ttl,
         ttl_type=ttl_type,
-        permissions=_permissions_from_json(place.member("permissions")),
+        permissions=_permissions_from_json(place.member("permissions"), type_),
         references=() if references.is_absent else _references_from_json(references),
     )
 
@@ -322,13 +326,15 @@ def _time_from_json(place: JsonPlace, text: str) -> int:
     return time_s
 
 
-def _permissions_from_json(place: JsonPlace) -> int:
+def _permissions_from_json(place: JsonPlace, type_: str) -> int:
     """Four bits, read from the right; the first digit of a string shorter than five is not read.
 
     So "0100" means 1100: a string of four never clears adminRead (recorded), one of five does.
+    A secret key of which nothing is said is not public.
     """
     if place.is_absent:
-        return PERMISSIONS_DEFAULT
+        is_secret = fold(type_) == _SECRET_KEY
+        return ADMIN_READ | ADMIN_WRITE if is_secret else PERMISSIONS_DEFAULT
     text = place.text()
     if text == "*":
         return 0x0F

@@ -210,6 +210,12 @@ def test_permissions_are_read_from_the_right_and_four_digits_keep_admin_read(
     assert read(permissions=text).permissions == permissions
 
 
+def test_a_secret_key_is_not_public_unless_it_is_said() -> None:
+    assert not read(type="hs_seckey").is_public
+    assert read(type="HS_SECKEY", permissions="1110").is_public
+    assert read(type="HS_PUBKEY").is_public
+
+
 def test_unusual_permissions_are_shown() -> None:
     shown = {bits: value_to_json(HandleValue(1, "A", b"", permissions=bits)) for bits in (14, 3)}
     assert "permissions" not in shown[14]
