@@ -58,14 +58,18 @@ class PortTakenError(StartError):
 
 
 async def listen(
-    address: Address, number: int, now_s: Callable[[], float]
+    address: Address,
+    number: int,
+    now_s: Callable[[], float],
+    patience_s: float = PORT_PATIENCE_S,
 ) -> tuple[socket.socket, ...]:
     """`number` listening sockets on one address, which nobody else can join.
 
     Raises:
-        StartError: if another program has the port (PortTakenError), or the address is not ours.
+        StartError: if another program has the port for longer than `patience_s` (PortTakenError),
+            or the address is not ours.
     """
-    until_s = now_s() + PORT_PATIENCE_S
+    until_s = now_s() + patience_s
     while True:
         try:
             return _bound(address, number)

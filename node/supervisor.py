@@ -16,7 +16,14 @@ from node.data_folder import DataFolder
 from node.embedded_postgres import EmbeddedPostgres
 from node.embedded_valkey import EmbeddedValkey
 from node.hangup import Hangup
-from node.listening import Address, PortTakenError, Transport, listen, refuse_newcomers
+from node.listening import (
+    PORT_PATIENCE_S,
+    Address,
+    PortTakenError,
+    Transport,
+    listen,
+    refuse_newcomers,
+)
 from node.server_log import bound_log
 from node.start_error import StartError
 from node.tls import tls_context
@@ -69,7 +76,9 @@ class Supervisor:
         """
         await self._take_ports(_addresses(self._config, now_s))
         try:
-            await self._take_ports(_handle_addresses(self._config))
+            # HTTP has waited for a predecessor; who did not ask for the protocol need not wait.
+            patience_s = PORT_PATIENCE_S if self._config.handle_is_chosen else 0.0
+            await self._take_ports(_handle_addresses(self._config), patience_s)
         except PortTakenError as error:
             if self._config.handle_is_chosen:
                 raise
@@ -77,13 +86,15 @@ class Supervisor:
             self._config = replace(self._config, handle_host=None, handle_port=None)
         return self._config
 
-    async def _take_ports(self, addresses: dict[str, Address]) -> None:
+    async def _take_ports(
+        self, addresses: dict[str, Address], patience_s: float = PORT_PATIENCE_S
+    ) -> None:
         """Take all of these, or none."""
         clock_s = asyncio.get_running_loop().time
         taken: dict[str, tuple[socket.socket, ...]] = {}
         try:
             for option, address in addresses.items():
-                taken[option] = await listen(address, self._config.workers, clock_s)
+                taken[option] = await listen(address, self._config.workers, clock_s, patience_s)
         except BaseException:
             _close(taken)
             raise

@@ -116,6 +116,7 @@ class RunningNode:
     environment: dict[str, str] = field(default_factory=dict)
     process: "subprocess.Popen[str] | None" = None
     output: str = ""
+    handle_port: int = field(default_factory=free_port)
 
     @property
     def url(self) -> str:
@@ -196,6 +197,7 @@ class RunningNode:
             **kept,
             "IDNODE_DATA": str(self.data),
             "IDNODE_HTTP": f"127.0.0.1:{self.port}",
+            "IDNODE_HANDLE": f"127.0.0.1:{self.handle_port}",
             "IDNODE_LANG": "en",
             **self.environment,
         }

@@ -241,7 +241,7 @@ def test_a_port_that_nobody_chose_and_is_taken_leaves_the_protocol_out(
         with contextlib.suppress(OSError):
             taken.bind(("127.0.0.1", 2641))
             taken.listen()
-        own_node.environment.pop("IDNODE_HANDLE", None)
+        own_node.environment["IDNODE_HANDLE"] = ""
         own_node.start()
     said = own_node.output_file.read_text()
     assert "127.0.0.1:2641 is taken by another program" in said
