@@ -23,13 +23,14 @@ from registry.records import (
     PostgresRecords,
     Refused,
     Written,
+    refusal_of_values,
 )
 from registry.refusal import InvalidEntryError, RefusalError
 from resolver import identifier as identifiers
-from resolver.errors import InvalidIdentifierError, InvalidValueError
+from resolver.errors import InvalidIdentifierError
 from resolver.identifier import PREFIX_HANDLE_PREFIX, Identifier, fold
 from resolver.prefix_directory import PrefixDirectory, names_prefix, refusal
-from resolver.record import ADMIN_WRITE, HandleValue, Record, check_values
+from resolver.record import ADMIN_WRITE, HandleValue, Record
 from resolver.response_code import ResponseCode
 from resolver.wire import (
     HandleRequest,
@@ -133,7 +134,7 @@ class Administration:
             target = _registrable(_minted(identifier) if mint else identifier)
         except InvalidIdentifierError as error:
             return Refused(ResponseCode.INVALID_HANDLE, str(error))
-        refused = _refusal_of_values(values)
+        refused = refusal_of_values(values)
         if refused is not None:
             return refused
         overwrite = overwrite and not mint
@@ -173,7 +174,7 @@ class Administration:
         Needs addValue, and modifyValue for what is overwritten; for HS_ADMIN values addAdmin and
         modifyAdmin. Raises as `create`.
         """
-        refused = _refusal_of_values(values)
+        refused = refusal_of_values(values)
         if refused is not None:
             return refused
         author = self._author(identity)
@@ -197,7 +198,7 @@ class Administration:
 
         Needs modifyValue, for HS_ADMIN values modifyAdmin. Raises as `create`.
         """
-        refused = _refusal_of_values(values)
+        refused = refusal_of_values(values)
         if refused is not None:
             return refused
         author = self._author(identity)
@@ -497,20 +498,6 @@ def _of_nobody(value: HandleValue) -> int:
 
 def _present(record: Record | None) -> Record | None:
     return None if record is None or record.deleted else record
-
-
-def _refusal_of_values(values: Sequence[HandleValue]) -> Refused | None:
-    try:
-        check_values(values)
-    except InvalidValueError as error:
-        return Refused(ResponseCode.INVALID_VALUE, str(error))
-    seen: set[int] = set()
-    for value in values:
-        if value.index in seen:
-            message = f"Index conflict for {value.index}"
-            return Refused(ResponseCode.VALUE_ALREADY_EXISTS, message)
-        seen.add(value.index)
-    return None
 
 
 def _registrable(identifier: Identifier) -> Identifier:

@@ -27,7 +27,7 @@ from node.identity import Identity
 from node.problems import caller_of, identifier_of, refusal
 from registry.bulk import RegistrationRefusedError, StagedRow, bulk_registration
 from registry.database import Database
-from registry.records import Author, PostgresRecords, Refused, Written
+from registry.records import Author, PostgresRecords, Refused, Written, refusal_of_values
 from resolver import identifier
 from resolver.errors import (
     InvalidIdentifierError,
@@ -36,7 +36,7 @@ from resolver.errors import (
 )
 from resolver.handle_json import dump, error_answer, values_from_json
 from resolver.identifier import Identifier, fold
-from resolver.record import VALUES_MAX, HandleValue, check_values, values_to_wire
+from resolver.record import VALUES_MAX, HandleValue, values_to_wire
 from resolver.response_code import ResponseCode
 from resolver.value_json import value_from_json
 
@@ -276,16 +276,9 @@ async def _put_of(exchange: Exchange, asked: Identifier, parameters: Parameters)
 
 
 def _check(values: tuple[HandleValue, ...]) -> None:
-    try:
-        check_values(values)
-    except InvalidValueError as error:
-        raise RefusedError(ResponseCode.INVALID_VALUE, str(error)) from None
-    seen: set[int] = set()
-    for value in values:
-        if value.index in seen:
-            message = f"Index conflict for {value.index}"
-            raise RefusedError(ResponseCode.VALUE_ALREADY_EXISTS, message)
-        seen.add(value.index)
+    refused = refusal_of_values(values)
+    if refused is not None:
+        raise RefusedError(refused.code, refused.message)
 
 
 def _minted(text: str) -> str:

@@ -26,7 +26,7 @@ from node.http_proof import (
 )
 from node.http_sessions import HttpSession, HttpSessions, Proven
 from node.identity import Identity
-from node.native_cost import CHALLENGE_MS, SIGNATURE_MS, AdmitsCost, answer_ms
+from node.native_cost import CHALLENGE_MS, SIGNATURE_MS, AdmitsCost, comparison_ms
 from node.node_key import NodeKey
 from node.problems import refusal_of
 from resolver.errors import (
@@ -272,9 +272,11 @@ class HttpIdentities:
             identity, secret = basic_from_header(text)
         except InvalidValueError:
             raise UnprovenError from None
-        cost_ms = answer_ms(SECRET_KEY, b"", identity.index)
         proof = Proof(
-            identity, SECRET_KEY, lambda known: hmac.compare_digest(known, secret), cost_ms
+            identity,
+            SECRET_KEY,
+            lambda known: hmac.compare_digest(known, secret),
+            comparison_ms(identity.index),
         )
         return await self._proven(exchange, proof)
 
@@ -312,8 +314,9 @@ class HttpIdentities:
             identity, key = subject_of(certificate)
         except InvalidValueError:
             raise UnprovenError from None
-        cost_ms = answer_ms(SECRET_KEY, b"", identity.index)
-        proof = Proof(identity, PUBLIC_KEY, lambda known: is_key(known, key), cost_ms)
+        proof = Proof(
+            identity, PUBLIC_KEY, lambda known: is_key(known, key), comparison_ms(identity.index)
+        )
         return (await self._proven(exchange, proof)).identity
 
     async def _proven(self, exchange: Exchange, proof: Proof) -> Proven:

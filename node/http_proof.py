@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from node.administrators import PUBLIC_KEY, SECRET_KEY
 from node.identity import Identity
-from node.native_cost import answer_ms
+from node.native_cost import answer_ms, comparison_ms
 from resolver.errors import InvalidIdentifierError, InvalidValueError
 from resolver.signature import is_signature_of
 from resolver.wire import (
@@ -153,12 +153,11 @@ def _with_secret(identity: Identity, fields: Fields, challenge: bytes) -> Proof:
     mac = _bytes(fields, "signature", SIGNATURE_SIZE_BYTES_MAX)
     name = _HMACS.get(algorithm)
     if name is not None:
-        cost_ms = answer_ms(SECRET_KEY, b"", identity.index)
 
         def is_hmac_of(secret: bytes) -> bool:
             return hmac.compare_digest(hmac.digest(secret, challenge, name), mac)
 
-        return Proof(identity, SECRET_KEY, is_hmac_of, cost_ms)
+        return Proof(identity, SECRET_KEY, is_hmac_of, comparison_ms(identity.index))
     answer = _pbkdf2(fields, mac) if algorithm == _PBKDF2 else _digest(algorithm, mac)
     cost_ms = answer_ms(SECRET_KEY, answer.to_wire(), identity.index)
     return Proof(identity, SECRET_KEY, lambda secret: answer.is_of(secret, challenge), cost_ms)

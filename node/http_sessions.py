@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
+from node import session_places
 from node.identity import Identity
-from resolver.errors import CacheUnavailableError
+from node.session_places import milliseconds
 from resolver.hot_redis import RedisCache
 
 # A session takes less than 1,000 bytes of Redis; this many take 16 MB.
@@ -26,27 +27,13 @@ HTTP_SESSION_LIFE_MAX_S = 86_400
 # Both sides' nonces have 16 bytes.
 NONCE_SIZE_BYTES = 16
 
-# Places of a new session: with half of them taken, one session in 16 finds them all taken.
-_CHOICES = 4
 _ID_SIZE_BYTES = 16
 _ID = re.compile(r"[0-9a-f]{32}")
 
 # KEYS: places. ARGV: patience and life (ms), nonce, then a name for each place. The clock of Redis
 # is the one that all workers share. Fields: id (name of the session), n(once), a (who was
 # authenticated), k(ind of the key), g (digest of the key), u(ntil, ms).
-_OPEN_SCRIPT = """
-local place
-for i = #KEYS, 1, -1 do
-    local authenticated = redis.call('HGET', KEYS[i], 'a')
-    if not authenticated then
-        place = i
-    elseif authenticated == '' and not place then
-        place = i
-    end
-end
-if not place then
-    return 0
-end
+_OPEN_SCRIPT = f"""{session_places.CHOOSE}
 local time = redis.call('TIME')
 local until_ms = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2]
 redis.call('DEL', KEYS[place])
@@ -79,12 +66,6 @@ local left = found[2] - time[1] * 1000 - math.floor(time[2] / 1000)
 redis.call('HSET', KEYS[1], 'a', ARGV[3], 'k', ARGV[4], 'g', ARGV[5])
 redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.min(tonumber(ARGV[2]), left)))
 return 1
-"""
-_CLOSE_SCRIPT = """
-if redis.call('HGET', KEYS[1], 'id') ~= ARGV[1] then
-    return 0
-end
-return redis.call('DEL', KEYS[1])
 """
 
 
@@ -140,16 +121,19 @@ class HttpSessions:
             CacheUnavailableError: if Redis does not answer, or if all places are taken by
                 sessions of authenticated owners.
         """
-        ids = [secrets.token_hex(_ID_SIZE_BYTES) for _ in range(_CHOICES)]
+        ids = [secrets.token_hex(_ID_SIZE_BYTES) for _ in range(session_places.CHOICES)]
         nonce = secrets.token_bytes(NONCE_SIZE_BYTES)
         names = [_name(one) for one in ids]
-        patience_ms = _ms(min(self._patience_s, self._life_s))
-        arguments: list[bytes | str | int] = [patience_ms, _ms(self._life_s), nonce, *names]
+        patience_ms = milliseconds(min(self._patience_s, self._life_s))
+        arguments: list[bytes | str | int] = [
+            patience_ms,
+            milliseconds(self._life_s),
+            nonce,
+            *names,
+        ]
         keys = [self._place(name) for name in names]
-        place = int(await self._cache.run(_OPEN_SCRIPT, keys, arguments))
-        if not place:
-            raise CacheUnavailableError("no room for another session: all places are in use")
-        return HttpSession(ids[place - 1], nonce)
+        place = session_places.chosen(await self._cache.run(_OPEN_SCRIPT, keys, arguments))
+        return HttpSession(ids[place], nonce)
 
     async def get(self, session_id: str) -> HttpSession | None:
         """The session of that id; None if there is none, or none any more.
@@ -157,7 +141,7 @@ class HttpSessions:
         Raises:
             CacheUnavailableError: if Redis does not answer.
         """
-        found = await self._run(_GET_SCRIPT, session_id, _ms(self._idle_s))
+        found = await self._run(_GET_SCRIPT, session_id, milliseconds(self._idle_s))
         if found is None:
             return None
         _, nonce, identity, kind, key_digest, _ = found
@@ -179,7 +163,7 @@ class HttpSessions:
         done = await self._run(
             _AUTHENTICATED_SCRIPT,
             session.session_id,
-            _ms(self._idle_s),
+            milliseconds(self._idle_s),
             str(proven.identity),
             proven.kind,
             digest,
@@ -194,7 +178,7 @@ class HttpSessions:
         Raises:
             CacheUnavailableError: if Redis does not answer.
         """
-        return bool(await self._run(_CLOSE_SCRIPT, session_id))
+        return bool(await self._run(session_places.CLOSE_SCRIPT, session_id))
 
     async def _run(self, script: str, session_id: str, *arguments: bytes | str | int) -> Any:
         if not _ID.fullmatch(session_id):
@@ -215,7 +199,3 @@ def _key_digest(session_id: str, key: bytes) -> bytes:
     """A digest of a key that tells nothing of it to who does not know the id of the session."""
     salt = session_id.encode()
     return blake2b(key, key=salt, digest_size=16, person=b"http session").digest()
-
-
-def _ms(seconds: float) -> int:
-    return max(1, round(1000 * seconds))

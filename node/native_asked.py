@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from node.identity import Identity
+from node.native_ids import CLIENT_IDS_END
 from node.native_peer import Peer
 from node.native_sessions import NativeSession
 from resolver.response_code import ResponseCode
@@ -16,9 +17,6 @@ from resolver.wire import (
     OpFlag,
 )
 
-# Below, clients number sessions as they like (from 1, or from 10,001), and get the number back;
-# from here on ids are ours: even ones of sessions, odd ones of challenges.
-CLIENT_IDS_END: Final = 1 << 20
 NOT_OF_SESSION: Final = "Session request missing MAC code."
 
 

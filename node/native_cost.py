@@ -17,7 +17,8 @@ CHALLENGE_MS: Final = 0.5
 # SM2 is computed in Python; RSA, DSA and Ed25519 take less than 1 ms with a look-up of the key.
 _SM2_MS: Final = 50.0
 _PUBLIC_KEY_MS: Final = 1.0
-_DIGEST_MS: Final = 1.0
+# A digest, or two keys compared, with a look-up of the key.
+_COMPARISON_MS: Final = 1.0
 # Of PBKDF2 with HMAC-SHA1, of which one round makes 160 bits.
 _ITERATION_MS: Final = 0.0005
 _ROUND_BITS: Final = 160
@@ -36,8 +37,17 @@ def answer_ms(authentication_type: str, signed: bytes, index: int) -> float:
         else:
             once = _secret_ms(signed)
     except InvalidValueError:
-        return _DIGEST_MS
-    return once if index else once * _KEYS_OF_ANY_INDEX
+        return _COMPARISON_MS
+    return _of_keys(once, index)
+
+
+def comparison_ms(index: int) -> float:
+    """A digest, or a comparison, with the key at `index` of a handle."""
+    return _of_keys(_COMPARISON_MS, index)
+
+
+def _of_keys(once_ms: float, index: int) -> float:
+    return once_ms if index else once_ms * _KEYS_OF_ANY_INDEX
 
 
 def _signature_ms(answer: SignatureAnswer) -> float:
@@ -47,9 +57,9 @@ def _signature_ms(answer: SignatureAnswer) -> float:
 def _secret_ms(signed: bytes) -> float:
     answer = secret_answer_from_wire(signed)
     if not isinstance(answer, Pbkdf2Answer):
-        return _DIGEST_MS
+        return _COMPARISON_MS
     rounds = -(-answer.key_bits // _ROUND_BITS)
-    return _DIGEST_MS + answer.iterations * rounds * _ITERATION_MS
+    return _COMPARISON_MS + answer.iterations * rounds * _ITERATION_MS
 
 
 def agreement_ms(prime_bits: int) -> float:

@@ -6,7 +6,8 @@ Source: specs §3.8; recorded sessions of Handle.Net 9.3.1.
 from dataclasses import replace
 from typing import Final
 
-from node.native_asked import CLIENT_IDS_END, NOT_OF_SESSION, Asked, rejection
+from node.native_asked import NOT_OF_SESSION, Asked, rejection
+from node.native_ids import CLIENT_IDS_END
 from node.native_peer import Peer
 from node.native_sessions import NativeSession, NativeSessions
 from resolver.errors import CacheUnavailableError, InvalidValueError

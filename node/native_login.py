@@ -12,8 +12,9 @@ from typing import Final
 
 from node.administrators import Administrators
 from node.identity import Identity
-from node.native_asked import CLIENT_IDS_END, Asked
+from node.native_asked import Asked
 from node.native_challenge import NONCE_SIZE_BYTES, Challenges
+from node.native_ids import CLIENT_IDS_END
 from node.native_peer import Peer, PendingLogin
 from node.pending_challenges import CHALLENGE_PATIENCE_S
 from resolver.response_code import ResponseCode

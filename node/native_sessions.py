@@ -4,12 +4,13 @@ Source: specs §3.8. A session has a place that its id allows, as challenges hav
 sessions without end pushes out those that nobody has authenticated yet, and never another.
 """
 
-import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
+from node import session_places
 from node.identity import Identity
-from resolver.errors import CacheUnavailableError
+from node.native_ids import new_session_id
+from node.session_places import milliseconds
 from resolver.hot_redis import RedisCache
 from resolver.identifier import IDENTIFIER_SIZE_BYTES_MAX
 
@@ -24,10 +25,6 @@ UNAUTHENTICATED_IDLE_MAX_S = 600
 # Counters of messages that were overtaken: what Handle.Net allows.
 REPLAY_WINDOW = 200
 
-# Places of a new session: with half of them taken, one setup in 16 finds them all taken.
-_CHOICES = 4
-# Clients count sessions of their own from 1, or from 10,001; both sides read signed 32 bits.
-_ID_LEAST, _ID_END = 1 << 20, 1 << 31
 _COUNTER_MAX = (1 << 31) - 1
 
 # KEYS: places. ARGV: idle limits before and after authentication (ms), life (ms), key, encrypts,
@@ -35,19 +32,7 @@ _COUNTER_MAX = (1 << 31) - 1
 # that all workers share. Fields: id, k(ey), e(ncrypts), c(laimed), o(pened), a(uthenticated),
 # t (idle limit, ms), f (the one after authentication), u(ntil, ms), h (highest counter), w(indow
 # of counters below it, 1 for those seen), n (our own counter).
-_OPEN_SCRIPT = """
-local place
-for i = #KEYS, 1, -1 do
-    local authenticated = redis.call('HGET', KEYS[i], 'a')
-    if not authenticated then
-        place = i
-    elseif authenticated == '' and not place then
-        place = i
-    end
-end
-if not place then
-    return 0
-end
+_OPEN_SCRIPT = f"""{session_places.CHOOSE}
 local time = redis.call('TIME')
 local until_ms = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[3]
 redis.call('DEL', KEYS[place])
@@ -105,12 +90,6 @@ redis.call('HSET', KEYS[1], 'a', ARGV[2], 't', found[2])
 redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.min(found[2], left)))
 return 1
 """
-_CLOSE_SCRIPT = """
-if redis.call('HGET', KEYS[1], 'id') ~= ARGV[1] then
-    return 0
-end
-return redis.call('DEL', KEYS[1])
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,21 +144,19 @@ class NativeSessions:
         """
         idle_s = min(timeout_s if timeout_s > 0 else SESSION_IDLE_MAX_S, SESSION_IDLE_MAX_S)
         idle_s = min(idle_s, self._life_s)
-        ids = [_new_id() for _ in range(_CHOICES)]
+        ids = [new_session_id() for _ in range(session_places.CHOICES)]
         arguments: list[bytes | str | int] = [
-            _ms(min(idle_s, self._unauthenticated_idle_s)),
-            _ms(idle_s),
-            _ms(self._life_s),
+            milliseconds(min(idle_s, self._unauthenticated_idle_s)),
+            milliseconds(idle_s),
+            milliseconds(self._life_s),
             key,
             int(encrypts),
             _claim(identity_claimed),
             repr(now_s),
         ]
         keys = [self._place(id_) for id_ in ids]
-        place = int(await self._cache.run(_OPEN_SCRIPT, keys, [*arguments, *ids]))
-        if not place:
-            raise CacheUnavailableError("no room for another session: all places are in use")
-        return ids[place - 1]
+        place = session_places.chosen(await self._cache.run(_OPEN_SCRIPT, keys, [*arguments, *ids]))
+        return ids[place]
 
     async def get(self, session_id: int) -> NativeSession | None:
         """The session of that id; None if there is none, or none any more.
@@ -234,21 +211,13 @@ class NativeSessions:
         Raises:
             CacheUnavailableError: if Redis does not answer.
         """
-        return bool(await self._run(_CLOSE_SCRIPT, session_id))
+        return bool(await self._run(session_places.CLOSE_SCRIPT, session_id))
 
     async def _run(self, script: str, session_id: int, *arguments: str | int) -> Any:
         return await self._cache.run(script, [self._place(session_id)], [session_id, *arguments])
 
     def _place(self, session_id: int) -> str:
         return f"s:{session_id // 2 % self._places}"
-
-
-def _new_id() -> int:
-    return _ID_LEAST + 2 * secrets.randbelow((_ID_END - _ID_LEAST) // 2)
-
-
-def _ms(seconds: float) -> int:
-    return max(1, round(1000 * seconds))
 
 
 def _claim(identity: Identity | None) -> str:

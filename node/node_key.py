@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from node.file_lock import FileLock
+from node.private_key_pem import private_key_pem
 from node.start_error import StartError
 from node.whole_file import write_whole
 from resolver.wire import SIGNED, Credential, Message, RsaPrivateKey, RsaPublicKey
@@ -80,17 +81,9 @@ def _make(path: Path) -> None:
         raise StartError(f"node key {path} is being made by another process that does not end")
     try:
         if not path.exists():
-            write_whole(path, _to_pem(rsa.generate_private_key(_EXPONENT, _KEY_BITS)))
+            write_whole(path, private_key_pem(rsa.generate_private_key(_EXPONENT, _KEY_BITS)))
     finally:
         lock.release()
-
-
-def _to_pem(private: rsa.RSAPrivateKey) -> str:
-    return private.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    ).decode()
 
 
 def _from_file(data: bytes, path: Path) -> object:

@@ -5,11 +5,11 @@ are taken the one looked at last gives way. So nobody can fill the memory, an un
 not lock anybody out for longer than it lasts, and there is no list to fall out of step.
 """
 
-import secrets
 import struct
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
+from node.native_ids import new_challenge_id
 from resolver.errors import InvalidValueError
 from resolver.hot_redis import RedisCache
 from resolver.wire import ENVELOPE_SIZE_BYTES, MESSAGE_SIZE_BYTES_MAX
@@ -28,8 +28,6 @@ NONCE_SIZE_BYTES_MAX = 64
 _CHOICES = 4
 _NUMBERS = struct.Struct(">8H")
 _HEAD = struct.Struct(">dIB")
-# Clients count sessions of their own from 1, or from 10,001; both sides read signed 32 bits.
-_ID_LEAST, _ID_END = 1 << 20, 1 << 31
 
 # KEYS: the shelf of the request, then the other one. ARGV: how long (ms), name, what is kept.
 # A later request under the same name takes the place of the earlier one.
@@ -105,7 +103,7 @@ class PendingChallenges:
             InvalidValueError: if the request or the nonce is longer than any.
         """
         _require_size(request, nonce)
-        id_ = session_id or _new_id()
+        id_ = session_id or new_challenge_id()
         head = _HEAD.pack(now_s, session_id, len(nonce))
         small, large = self._places(name := _name(scope, id_))
         kept = head + nonce + request
@@ -135,10 +133,6 @@ class PendingChallenges:
 def _name(scope: str, id_: int) -> bytes:
     data = id_.to_bytes(4) + scope.encode()
     return blake2b(data, digest_size=_NUMBERS.size, person=b"challenge").digest()
-
-
-def _new_id() -> int:
-    return _ID_LEAST + 2 * secrets.randbelow((_ID_END - _ID_LEAST) // 2) + 1
 
 
 def _require_size(request: bytes, nonce: bytes) -> None:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ed25519, rsa
 
 from resolver.errors import InvalidValueError
-from resolver.signature import RSA_BITS_LEAST, RSA_BITS_MAX
+from resolver.signature import RSA_BITS_LEAST, RSA_BITS_MAX, SM2_X509
 from resolver.wire import DsaPublicKey, RsaPublicKey, public_key_from_wire
 
 # RSA of 16,384 bits as PEM takes 3 kB.
@@ -21,8 +21,6 @@ FILE_SIZE_BYTES_MAX: Final = 16_384
 
 _BEGIN, _END = b"-----BEGIN PUBLIC KEY-----", b"-----END PUBLIC KEY-----"
 _KNOWN: Final = ("RSA_PUB_KEY", "DSA_PUB_KEY", "ED25519_PUB_KEY", "SM2_PUB_KEY")
-# What stands before the 65 bytes of the point in the X.509 form of an SM2 key.
-_SM2_X509: Final = bytes.fromhex("3059301306072a8648ce3d020106082a811ccf5501822d034200")
 _SM2_POINT_SIZE_BYTES: Final = 65
 
 
@@ -66,8 +64,8 @@ def _sm2_point(data: bytes) -> bytes | None:
         der = base64.b64decode(b"".join(text.split()), validate=True)
     except binascii.Error:
         return None
-    is_sm2 = der.startswith(_SM2_X509) and len(der) == len(_SM2_X509) + _SM2_POINT_SIZE_BYTES
-    return der[len(_SM2_X509) :] if is_sm2 else None
+    is_sm2 = der.startswith(SM2_X509) and len(der) == len(SM2_X509) + _SM2_POINT_SIZE_BYTES
+    return der[len(SM2_X509) :] if is_sm2 else None
 
 
 def _named(name: str, key: bytes) -> bytes:

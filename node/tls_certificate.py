@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from node.file_lock import FileLock
+from node.private_key_pem import private_key_pem
 from node.start_error import StartError
 from node.whole_file import write_whole
 
@@ -65,19 +66,11 @@ def kept_certificate(folder: Path, names: Sequence[str], now_s: float) -> tuple[
 def _keep(certificate: Path, key: Path, names: list[x509.GeneralName], now: datetime) -> None:
     # A crash between the two leaves a key for which the next start makes a certificate.
     if not key.exists():
-        write_whole(key, _key_to_pem(ec.generate_private_key(ec.SECP256R1())))
+        write_whole(key, private_key_pem(ec.generate_private_key(ec.SECP256R1())))
     private = _private(key)
     if not _is_good(_loaded(certificate), private.public_key(), names, now):
         made = _made(private, names, now).public_bytes(serialization.Encoding.PEM)
         write_whole(certificate, made.decode())
-
-
-def _key_to_pem(private: ec.EllipticCurvePrivateKey) -> str:
-    return private.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    ).decode()
 
 
 def _private(path: Path) -> ec.EllipticCurvePrivateKey:

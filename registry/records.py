@@ -365,6 +365,21 @@ class PostgresRecords:
         return Refused(ResponseCode.SERVER_TOO_BUSY, "Too many writers of this identifier")
 
 
+def refusal_of_values(values: Sequence[HandleValue]) -> Refused | None:
+    """Why values cannot be of one record, or None: what they hold, or two under one index."""
+    try:
+        check_values(values)
+    except InvalidValueError as error:
+        return Refused(ResponseCode.INVALID_VALUE, str(error))
+    seen: set[int] = set()
+    for value in values:
+        if value.index in seen:
+            message = f"Index conflict for {value.index}"
+            return Refused(ResponseCode.VALUE_ALREADY_EXISTS, message)
+        seen.add(value.index)
+    return None
+
+
 async def prefix_refusal(
     connection: Connection, prefix_key: str, suffix: str = ""
 ) -> Refused | None:

@@ -50,8 +50,9 @@ _P = 0xFFFFFFFEFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF00000000FFFFFFFFFFFFFFFF
 _A = _P - 3
 _B = 0x28E9FA9E9D9F5E344D5A9E4BCF6509A7F39789F515AB8F92DDBCBD414D940E93
 _ORDER = 0xFFFFFFFEFFFFFFFFFFFFFFFFFFFFFFFF7203DF6B21C6052B53BBF40939D54123
-# What stands before the 64 bytes of a point in the X.509 form of an SM2 key.
-_SM2_X509 = bytes.fromhex("3059301306072a8648ce3d020106082a811ccf5501822d03420004")
+# What stands before the 65 bytes of a point in the X.509 form of an SM2 key.
+SM2_X509 = bytes.fromhex("3059301306072a8648ce3d020106082a811ccf5501822d034200")
+_UNCOMPRESSED = b"\x04"
 
 
 def is_signature_of(
@@ -126,7 +127,7 @@ def _verify_sm2(
         raise InvalidValueError(f"SM2 over {len(signed)} bytes")
     x, y = _sm2_point(_after_name(key))
     r, s = _sm2_numbers(signature)
-    point = b"\x04" + _coordinate(x) + _coordinate(y)
+    point = _UNCOMPRESSED + _coordinate(x) + _coordinate(y)
     message = _sm3(signed) if algorithm == _SM2_OF_DIGEST else signed
     checker = SM2(uid=signer.encode(), pk=point)
     if not checker.verify(message, _coordinate(r), _coordinate(s)):
@@ -170,7 +171,7 @@ def _sm2_point(reader: Reader) -> tuple[int, int]:
 
 
 def _bare(point: bytes) -> bytes:
-    for lead in (_SM2_X509, b"\x04"):
+    for lead in (SM2_X509 + _UNCOMPRESSED, _UNCOMPRESSED):
         if len(point) == len(lead) + 2 * _COORDINATE_SIZE_BYTES and point.startswith(lead):
             return point[len(lead) :]
     return point
