@@ -369,6 +369,7 @@ class FastProtocol(BoundedProtocol):
         bucket.left -= 1
         if bucket.left < 0 and not bucket.refill(now_s):
             return None
+        kept.is_used = True
         memory, count, source = cells
         memory[count] += 1
         memory[source] += 1

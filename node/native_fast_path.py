@@ -101,6 +101,7 @@ class NativeFastPath:
         answer = b"".join((head, data[8:12], middle, data[36:40], rest))
         if asker.network is not None and not self._askers.admits(asker, len(answer), now_s):
             return SILENCE
+        kept.is_used = True
         if not is_again:
             memory, count, source = asker.cells.get(prefix.key) or self._open_cells(
                 asker, prefix.key, now_s

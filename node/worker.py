@@ -68,6 +68,7 @@ from resolver.hot import Hot
 from resolver.hot_redis import Listener, RedisCache
 from resolver.own_site import OwnSite
 from resolver.prefix_directory import PrefixDirectory
+from resolver.renewing import Renewing
 from resolver.resolve import Resolver
 from resolver.unknown_budget import UnknownBudget
 from resolver.unshared import Unshared
@@ -80,6 +81,8 @@ FLUSH_EVERY_S = 0.5
 SYNC_EVERY_S = 1.0
 # How soon a silent PostgreSQL is noticed when nobody happens to ask it.
 PING_EVERY_S = 0.5
+# How often entries of L1 that will soon not be believed any more are renewed.
+RENEW_EVERY_S = 0.25
 # How soon the journals of a worker that died are taken over by another one.
 ADOPT_EVERY_S = 5.0
 # Besides announcements: a bound for what they do not tell.
@@ -127,6 +130,7 @@ class Worker:
             CountedLookups(self._numbers),
             self._own_site,
         )
+        self._renewing = Renewing(self._records, self._hot, self._resolver.outdated)
         self._callers = Callers(self._database)
         self._counting = Counting(journals, now_s())
         self._duty = Duty(journals / "duty.lock")
@@ -177,6 +181,7 @@ class Worker:
             self._every(FLUSH_EVERY_S, self._flush),
             self._every(SYNC_EVERY_S, self._sync),
             self._every(PING_EVERY_S, self._ping),
+            self._every(RENEW_EVERY_S, self._renew),
             self._every(ADOPT_EVERY_S, self._adopt),
             self._every(worker_memory.FULL_EVERY_S, worker_memory.collect),
             self._every(REPORT_EVERY_S, self._report),
@@ -446,6 +451,9 @@ class Worker:
 
     async def _ping(self) -> None:
         await self._database.ping()
+
+    async def _renew(self) -> None:
+        await self._renewing.renew(self._now_s())
 
     async def _sync(self) -> None:
         await asyncio.to_thread(self._counting.sync)

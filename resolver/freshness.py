@@ -8,6 +8,9 @@ CONNECTED_S = 60.0
 # A process asks anew somewhere between this age and CONNECTED_S: entries that were fetched
 # together, after a start, would have to be fetched again together, and everybody would wait.
 RENEWED_FROM_S = 45.0
+# What is in use is renewed so long before nobody may believe it: one statement of PostgreSQL, with
+# time left for one that is slow.
+RENEWED_AHEAD_S = 3.0
 # Without invalidations (Redis lost) nothing older than this is believed.
 DISCONNECTED_S = 1.0
 # Invalidations arrive for certain up to this long after a question that the bulletin answered; so

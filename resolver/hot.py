@@ -9,6 +9,7 @@ from resolver.freshness import (
     CONNECTED_S,
     DISCONNECTED_S,
     HEARD_S,
+    RENEWED_AHEAD_S,
     RENEWED_FROM_S,
     is_fresh_absence,
 )
@@ -35,13 +36,17 @@ _NEVER: Mark = (-1, -1)
 
 
 class Moment:
-    """When entries were learnt, and how long they may be believed; shared by many entries."""
+    """When entries were learnt, and how long they may be believed; shared by many entries.
 
-    __slots__ = ("fetched_at_s", "generation", "since_s", "until_s")
+    `keys` are those of the entries that were learnt then, also if they have left since.
+    """
+
+    __slots__ = ("fetched_at_s", "generation", "keys", "since_s", "until_s")
 
     def __init__(self, generation: int, fetched_at_s: float, cap_s: float) -> None:
         self.generation = generation
         self.fetched_at_s = fetched_at_s
+        self.keys: list[str] = []
         # A clock that stepped back makes an entry young, not old: bound that side, too.
         self.since_s = fetched_at_s - cap_s
         self.until_s = fetched_at_s + cap_s
@@ -55,11 +60,13 @@ class Kept(Prepared):
     """A live record in the smallest form that answers every question, and prepared answers.
 
     Its `moment` says whether it may still be believed; that of what left the cache never does.
+    Whoever answers with it sets `is_used`: what nobody asks for is not renewed.
     """
 
-    __slots__ = ("handle", "moment", "stamp_s", "version", "wire")
+    __slots__ = ("handle", "is_used", "moment", "stamp_s", "version", "wire")
 
     handle: str
+    is_used: bool
     version: int
     wire: bytes
     stamp_s: int
@@ -107,7 +114,10 @@ class Hot:
         kept = self.kept(key)
         if kept is None:
             return self._fresh_absent(key, prefix_key, now_s)
-        return kept.entry() if self.may_answer(kept, now_s) else None
+        if not self.may_answer(kept, now_s):
+            return None
+        kept.is_used = True
+        return kept.entry()
 
     def kept(self, key: str) -> Kept | None:
         """What is kept of a live record, whatever its age; what was used comes among the young."""
@@ -128,7 +138,10 @@ class Hot:
         kept = self.young.get(key) or self._used_again(key)
         if kept is None or kept.prefix is None or kept.prefix.is_superseded:
             return None
-        return kept if self.may_answer(kept, now_s) else None
+        if not self.may_answer(kept, now_s):
+            return None
+        kept.is_used = True
+        return kept
 
     def hears(self, now_s: float) -> bool:
         """True if invalidations arrive for certain."""
@@ -177,6 +190,37 @@ class Hot:
             newer = Entry(Record("", version, deleted=True), 0.0)
             self._keep_absent(key, newer, _NEVER)
 
+    def due(self, now_s: float) -> list[str]:
+        """Keys of what was used and will soon not be believed any more; each is given once."""
+        if not self.hears(now_s):
+            return []
+        ending = [
+            number
+            for number, moment in self._moments.items()
+            if moment.until_s < now_s + RENEWED_AHEAD_S
+        ]
+        keys: list[str] = []
+        for number in ending:
+            moment = self._moments.pop(number)
+            keys += (key for key in moment.keys if self._is_used_since(moment, key))
+            moment.keys.clear()
+        return keys
+
+    def renew(self, key: str, entry: Entry, mark: Mark) -> None:
+        """Believe anew what is kept, if `entry`, asked for at `mark`, says the same.
+
+        What differs without having a newer version was changed behind the registry's back: it is
+        forgotten.
+        """
+        kept, record = self._present(key), entry.record
+        if kept is None or record is None or kept.version != record.version:
+            return
+        if not _is_of(kept, record):
+            self._drop(key)
+        elif kept.moment.generation == mark[0] == self.generation:
+            kept.is_used = False
+            self._learnt(key, kept, mark[0], entry.fetched_at_s)
+
     def registered(self, prefix_key: str) -> None:
         """Something was registered below a prefix: earlier "not found" no longer holds."""
         self._registration += 1
@@ -210,7 +254,14 @@ class Hot:
         return kept
 
     def _held(self, key: str) -> Kept | None:
-        return self.young.get(key) or self._old.get(key) or self._leaving.get(key)
+        return self._present(key) or self._leaving.get(key)
+
+    def _present(self, key: str) -> Kept | None:
+        return self.young.get(key) or self._old.get(key)
+
+    def _is_used_since(self, moment: Moment, key: str) -> bool:
+        kept = self._present(key)
+        return kept is not None and kept.moment is moment and kept.is_used
 
     def _keep(self, key: str, kept: Kept) -> None:
         self.young[key] = kept
@@ -229,9 +280,14 @@ class Hot:
             self._stamp_s = record.stamp_s
         kept.stamp_s = self._stamp_s
         kept.version, kept.wire = record.version, record.wire
-        kept.moment = self._moment(mark[0], entry.fetched_at_s)
+        kept.is_used = True
+        self._learnt(key, kept, mark[0], entry.fetched_at_s)
         entry.prepared = kept
         return kept
+
+    def _learnt(self, key: str, kept: Kept, generation: int, fetched_at_s: float) -> None:
+        kept.moment = self._moment(generation, fetched_at_s)
+        kept.moment.keys.append(key)
 
     def _moment(self, generation: int, fetched_at_s: float) -> Moment:
         number = (generation, int(fetched_at_s / _MOMENT_S))
@@ -268,3 +324,8 @@ class Hot:
             return None
         entry = found[1]
         return entry if is_fresh_absence(entry, now_s, connected=self.hears(now_s)) else None
+
+
+def _is_of(kept: Kept, record: Record) -> bool:
+    is_named = kept.handle == record.handle and kept.stamp_s == record.stamp_s
+    return is_named and kept.wire == record.wire and not record.deleted
