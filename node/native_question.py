@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 from resolver.response_code import ResponseCode
+from resolver.signature import is_signature_of
 from resolver.wire import (
     Envelope,
     HandleRequest,
@@ -24,9 +26,9 @@ SITE_TIMEOUT_S = 10.0
 # The port that IANA gave to the Handle protocol.
 NATIVE_PORT = 2641
 
-# As the reference client asks (recorded).
+# As the reference client asks (recorded), and signed: who answers has the key that its site names.
 _EXPIRES_AFTER_S = 12 * 3600
-_FLAGS = OpFlag.RECU | OpFlag.CACR | OpFlag.PUBL
+_FLAGS = OpFlag.RECU | OpFlag.CACR | OpFlag.PUBL | OpFlag.CERT
 _READ_SIZE_BYTES = 65_536
 
 
@@ -34,13 +36,22 @@ class UnansweredError(Exception):
     """The other node gave no answer that can be used; says why in one line."""
 
 
+@dataclass(frozen=True, slots=True)
+class ToldSite:
+    """A site as its node tells it, and whether the node has signed that with a key of the site."""
+
+    site: SiteInfo
+    is_signed: bool
+
+
 async def site_of(
     host: str, port: int, *, timeout_s: float = SITE_TIMEOUT_S, now_s: float
-) -> SiteInfo:
+) -> ToldSite:
     """HS_SITE of the node that answers at `host` and `port`.
 
     Raises:
-        UnansweredError: if it cannot be reached, or answers with anything else.
+        UnansweredError: if it cannot be reached, or answers with anything else, or signs with
+            another key than those of its site.
 
     Source: specs §3.4 (GET_SITE_INFO).
     """
@@ -92,10 +103,22 @@ async def _connected(
             await writer.wait_closed()
 
 
-def _site(request: Message, answer: Message) -> SiteInfo:
+def _site(request: Message, answer: Message) -> ToldSite:
     if answer.response_code != ResponseCode.SUCCESS:
         raise UnansweredError(f"it answered with response code {answer.response_code}")
     found, _ = response_body(answer)
     if answer.opcode != request.opcode or not isinstance(found, SiteResponse):
         raise UnansweredError(f"it answered to operation {answer.opcode}, not {request.opcode}")
-    return found.site
+    return ToldSite(found.site, _is_signed(answer, found.site))
+
+
+def _is_signed(answer: Message, site: SiteInfo) -> bool:
+    """False for an answer without a signature: not every server signs."""
+    credential = answer.credential
+    if credential is None or not credential.signature:
+        return False
+    algorithm, signature, signed = credential.algorithm, credential.signature, answer.signed_bytes()
+    keys = (server.public_key for server in site.servers)
+    if any(is_signature_of(key, algorithm, signature, signed) for key in keys):
+        return True
+    raise UnansweredError("its answer is signed with another key than its site names")

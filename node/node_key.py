@@ -3,6 +3,7 @@
 Source: specs §3.2 and §3.6; recorded signatures of Handle.Net 9.3.1.
 """
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,6 +74,11 @@ class NodeKey:
         """
         signature = self.sign(message.signed_bytes())
         return replace(message, credential=Credential(SIGNED, _ALGORITHM, signature))
+
+
+def fingerprint(public_key: bytes) -> str:
+    """SHA-256 of the record of a public key, hexadecimal: what two operators compare."""
+    return hashlib.sha256(public_key).hexdigest()
 
 
 def _make(path: Path) -> None:

@@ -213,13 +213,37 @@ class Resolver:
         asked = {
             place: handles
             for place, answer in enumerate(answers)
-            if (handles := _referring(identifiers[place], answer, do_not_refer=do_not_refer))
+            if (handles := self._referring(identifiers[place], answer, do_not_refer=do_not_refer))
         }
         if asked:
             ask = partial(self._found, now_s=now_s, authoritative=authoritative, asker=asker)
             for place, told in (await _told(asked, answers, ask)).items():
                 answers[place] = _referred(answers[place], told, do_not_refer=do_not_refer)
         return answers
+
+    def _referring(
+        self, identifier: Identifier, answer: Resolution, *, do_not_refer: bool
+    ) -> list[Identifier]:
+        """The prefix handles, nearest first, that may name somebody else to be asked."""
+        state = answer.prefix
+        if state is not None and state.suspended:
+            return []
+        if state is not None and answer.code == ResponseCode.HANDLE_NOT_FOUND:
+            is_handle = identifier.is_prefix_handle
+            return referral.handles_above(identifier, state) if is_handle else []
+        if do_not_refer or answer.code != ResponseCode.SERVER_NOT_RESPONSIBLE:
+            return []
+        if state is not None:
+            return [handle_of(state.key)]
+        return self._handle_of_derived(identifier)
+
+    def _handle_of_derived(self, identifier: Identifier) -> list[Identifier]:
+        """The handle of a prefix that nobody allotted, if it would live here: it may have been
+        delegated in the native protocol."""
+        handle = handle_of(identifier.prefix)
+        if identifier.is_prefix_handle or self._directory.responsible(handle) is None:
+            return []
+        return [handle]
 
     async def _found(
         self, names: Iterable[Identifier], *, now_s: float, authoritative: bool, asker: str
@@ -554,19 +578,6 @@ class Resolver:
 
 
 _Ask = Callable[[Iterable[Identifier]], Awaitable[dict[str, Resolution]]]
-
-
-def _referring(
-    identifier: Identifier, answer: Resolution, *, do_not_refer: bool
-) -> list[Identifier]:
-    """The prefix handles, nearest first, that may name somebody else to be asked."""
-    state = answer.prefix
-    if state is None or state.suspended:
-        return []
-    if answer.code == ResponseCode.HANDLE_NOT_FOUND and identifier.is_prefix_handle:
-        return referral.handles_above(identifier, state)
-    is_elsewhere = answer.code == ResponseCode.SERVER_NOT_RESPONSIBLE
-    return [handle_of(state.key)] if is_elsewhere and not do_not_refer else []
 
 
 async def _told(

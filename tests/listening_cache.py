@@ -12,16 +12,19 @@ from tests.resolving_worker import PATIENCE_S, eventually
 
 
 @asynccontextmanager
-async def listening_cache(url: str) -> "AsyncIterator[RedisCache]":
-    """One more worker's cache on the server at `url`, trusted by now."""
+async def listening_cache(
+    url: str, heard: list[tuple[str, str, int]] | None = None
+) -> "AsyncIterator[RedisCache]":
+    """One more worker's cache on the server at `url`, trusted by now; it adds to `heard`."""
     cache = RedisCache(url)
+    announced = [] if heard is None else heard
 
     async def connected() -> None:
         return None
 
     nothing: list[object] = []
     listener = Listener(
-        time.time, connected, nothing.append, nothing.append, nothing.clear, nothing.clear
+        time.time, connected, nothing.append, announced.extend, nothing.clear, nothing.clear
     )
     task = asyncio.create_task(cache.listen(listener))
     try:
@@ -31,6 +34,17 @@ async def listening_cache(url: str) -> "AsyncIterator[RedisCache]":
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await cache.close()
+
+
+@asynccontextmanager
+async def emptied_redis(url: str) -> "AsyncIterator[Redis]":
+    """A connection to the database at `url`, which is empty now."""
+    connection: Redis = Redis.from_url(url)
+    await connection.flushdb()
+    try:
+        yield connection
+    finally:
+        await connection.aclose()
 
 
 async def none_left(redis: "Redis", pattern: str) -> None:

@@ -18,7 +18,9 @@ from resolver.wire import (
     OpFlag,
     Reassembly,
     ResolutionRequest,
+    ResolutionResponse,
     packets,
+    response_body,
 )
 
 # Answers come within milliseconds; a busy machine may take its time.
@@ -50,6 +52,13 @@ def question(
 def wire_of(message: Message | bytes) -> bytes:
     """The bytes of a message."""
     return message if isinstance(message, bytes) else message.to_wire()
+
+
+def values_of(message: Message) -> list[bytes]:
+    """The data of the values in an answer."""
+    body, _ = response_body(message)
+    assert isinstance(body, ResolutionResponse), body
+    return [value.data for value in body.values]
 
 
 class Connection:

@@ -1,6 +1,7 @@
 """One worker that administers for identities, with everything around it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from node.administration import Administration, Done
@@ -22,6 +23,7 @@ from resolver.response_code import ResponseCode
 from tests.administered import (
     NOW_S,
     SERVER_ADMIN,
+    add_prefix,
     hosted,
     url,
 )
@@ -130,6 +132,18 @@ def open_office(database: Database, cache: RedisCache) -> Office:
     judge = Meddled(records, table)
     administration = Administration(records, judge, announcer, table, database, door="native")
     return Office(records, table, judge, administration)
+
+
+@asynccontextmanager
+async def office_on(database: Database, redis_url: str) -> AsyncIterator[Office]:
+    """An office on a database with one enterprise's prefix, and on a cache that is away."""
+    await add_prefix(database)
+    # Nobody listens at this cache: it counts as away, and nothing waits for it.
+    cache = RedisCache(redis_url)
+    try:
+        yield open_office(database, cache)
+    finally:
+        await cache.close()
 
 
 def _nothing() -> None:

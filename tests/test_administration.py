@@ -26,7 +26,6 @@ from tests.administered import (
     OWNER,
     SERVER_ADMIN,
     STRANGER,
-    add_prefix,
     admin,
     entrust,
     put,
@@ -43,6 +42,7 @@ from tests.office import (
     A,
     Office,
     done,
+    office_on,
     open_office,
 )
 from tests.resolving_worker import PREFIX, name
@@ -52,11 +52,8 @@ UNWRITABLE = HandleValue(7, "FIXED", b"x", permissions=ADMIN_READ | PUBLIC_READ)
 
 @pytest.fixture
 async def office(database: Database, stores: Stores) -> AsyncIterator[Office]:
-    await add_prefix(database)
-    # Nobody listens at this cache: it counts as away, and nothing waits for it.
-    cache = RedisCache(stores.redis_url)
-    yield open_office(database, cache)
-    await cache.close()
+    async with office_on(database, stores.redis_url) as opened:
+        yield opened
 
 
 async def test_who_may_creates_a_record_and_the_history_says_who_it_was(office: Office) -> None:

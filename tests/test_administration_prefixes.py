@@ -7,7 +7,6 @@ import pytest
 from node.permission import ALL, Permission
 from registry.database import Database
 from registry.records import Refused
-from resolver.hot_redis import RedisCache
 from resolver.identifier import from_text
 from resolver.record import (
     HandleValue,
@@ -29,7 +28,6 @@ from tests.administered import (
     OWNER,
     SERVER_ADMIN,
     STRANGER,
-    add_prefix,
     admin,
     entrust,
     put,
@@ -46,18 +44,15 @@ from tests.office import (
     A,
     Office,
     done,
-    open_office,
+    office_on,
 )
 from tests.resolving_worker import PREFIX, name
 
 
 @pytest.fixture
 async def office(database: Database, stores: Stores) -> AsyncIterator[Office]:
-    await add_prefix(database)
-    # Nobody listens at this cache: it counts as away, and nothing waits for it.
-    cache = RedisCache(stores.redis_url)
-    yield open_office(database, cache)
-    await cache.close()
+    async with office_on(database, stores.redis_url) as opened:
+        yield opened
 
 
 async def test_prefix_handles_are_up_to_their_parent(office: Office) -> None:

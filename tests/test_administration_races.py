@@ -13,7 +13,6 @@ from node.identity import Identity
 from node.permission import ALL, Permission
 from registry.database import Database
 from registry.records import PostgresRecords, Refused
-from resolver.hot_redis import RedisCache
 from tests.administered import (
     NOW_S,
     OWNER,
@@ -35,18 +34,15 @@ from tests.office import (
     A,
     Office,
     done,
-    open_office,
+    office_on,
 )
 from tests.resolving_worker import PATIENCE_S, PREFIX, ResolvingWorker, name
 
 
 @pytest.fixture
 async def office(database: Database, stores: Stores) -> AsyncIterator[Office]:
-    await add_prefix(database)
-    # Nobody listens at this cache: it counts as away, and nothing waits for it.
-    cache = RedisCache(stores.redis_url)
-    yield open_office(database, cache)
-    await cache.close()
+    async with office_on(database, stores.redis_url) as opened:
+        yield opened
 
 
 async def test_who_lost_the_right_while_it_was_looked_up_writes_nothing(office: Office) -> None:

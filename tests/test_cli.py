@@ -19,7 +19,7 @@ import asyncpg
 import pytest
 from stdnum.cn import uscc
 
-from node.cli import program, run
+from node.cli import program
 from node.cli.context import Desk
 from node.cli.output import printable
 from node.cli.register import ProgressLines
@@ -28,6 +28,7 @@ from node.config import from_environment
 from node.data_folder import DataFolder, RunInfo
 from node.registration import RegistrationProgress
 from registry.api_keys import new_key_text, parse_key
+from tests.command_line import Ended, Idnode, command_line
 
 ROOT = Path(__file__).parents[1]
 CODE = "91450200000000001" + uscc.calc_check_digit("91450200000000001")
@@ -35,37 +36,14 @@ CHINESE = re.compile(r"[\u4e00-\u9fff]")
 # Nobody listens on the port of a service that has been dead for decades.
 NOBODY = "127.0.0.1:1"
 
-Idnode = Callable[..., "Ended"]
-
-
-class Ended:
-    """How a command ended and what it said."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
 
 @pytest.fixture
 def idnode(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Idnode:
     """Run a command in an environment with nothing but a data folder that does not exist."""
-    for name in [name for name in os.environ if name.startswith("IDNODE_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("IDNODE_DATA", str(tmp_path / "var"))
-    monkeypatch.setenv("IDNODE_LANG", "en")
+    run_it = command_line(monkeypatch, capsys, tmp_path / "var")
     monkeypatch.setenv("IDNODE_HTTP", NOBODY)
-
-    def run_it(*words: str) -> Ended:
-        capsys.readouterr()
-        code = run(words)
-        said = capsys.readouterr()
-        return Ended(code, said.out, said.err)
-
     return run_it
 
 

@@ -1,8 +1,7 @@
 """`idnode prefix delegate` and `idnode prefix admin`: a prefix handle in one step."""
 
 import asyncio
-import json
-import os
+import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 
-from node.cli import run
+from node.node_key import NodeKey
 from node.public_key_file import public_key_record
 from registry.database import Database
 from registry.records import Author, HistoryEntry, PostgresRecords
@@ -22,12 +21,14 @@ from resolver.own_site import Reach, site_of
 from resolver.record import HandleValue
 from resolver.response_code import ResponseCode
 from resolver.wire import AdminRecord, DsaPublicKey, Message, MessageStream, RsaPublicKey, SiteInfo
+from tests.command_line import Ended, Idnode, command_line
 from tests.conftest import free_port
 from tests.tenant import credit_code
 
 CODE = credit_code(1)
 PREFIX = "88.608.7"
-THERE = site_of(Reach("192.0.2.7", 2641), b"", 5)
+KEY = b"a public key"
+THERE = site_of(Reach("192.0.2.7", 2641), KEY, 5)
 AUTHOR = Author("test", "test")
 # Long enough for any step of this machine.
 PATIENCE_S = 20.0
@@ -76,20 +77,6 @@ class OtherNode:
         writer.close()
 
 
-class Ended:
-    """How a command ended and what it said."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-
-Idnode = Callable[..., Ended]
-
-
 @pytest.fixture
 def other() -> Iterator[OtherNode]:
     made = OtherNode()
@@ -106,17 +93,8 @@ def idnode(
     database_url: str,
 ) -> Idnode:
     """Run a command on a migrated database with one enterprise."""
-    for name in [name for name in os.environ if name.startswith("IDNODE_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("IDNODE_DATA", str(tmp_path / "var"))
-    monkeypatch.setenv("IDNODE_LANG", "en")
+    run_it = command_line(monkeypatch, capsys, tmp_path / "var")
     monkeypatch.setenv("IDNODE_POSTGRES_URL", database_url)
-
-    def run_it(*words: str) -> Ended:
-        capsys.readouterr()
-        code = run(words)
-        said = capsys.readouterr()
-        return Ended(code, said.out, said.err)
 
     words = ("--name", "柳州样品厂", "--credit-code", CODE, "--division", "450200")
     assert run_it("enterprise", "add", *words).code == 0
@@ -170,13 +148,37 @@ def book(database_url: str) -> Book:
 def test_a_prefix_is_delegated_in_one_step(idnode: Idnode, other: OtherNode, book: Book) -> None:
     ended = delegated(idnode, other)
     assert ended.code == 0, ended.err
-    assert ended.out == f"{PREFIX} is delegated to the node of 柳州样品厂 (192.0.2.7)\n"
+    said, key = ended.out.splitlines()
+    assert said == f"{PREFIX} is delegated to the node of 柳州样品厂 (192.0.2.7)"
+    digest = hashlib.sha256(KEY).hexdigest()
+    assert (
+        key == f"192.0.2.7 has not signed: ask its operator whether SHA-256 of its key is {digest}"
+    )
     (listed,) = idnode("prefix", "list", "--json").document["prefixes"]
     assert (listed["prefix"], listed["mode"]) == (PREFIX, "self_run")
     assert book.types(PREFIX) == {1: "HS_SITE"}
     assert book.values(PREFIX)[1].data == THERE.to_wire()
     (entry,) = book.history(PREFIX)
     assert entry.actor.startswith("cli:")
+
+
+def test_the_doctor_shows_the_key_that_two_operators_compare(
+    idnode: Idnode, other: OtherNode, tmp_path: Path
+) -> None:
+    def shown() -> list[str]:
+        checks = idnode("doctor", "--json").document["checks"]
+        return [one["found"] for one in checks if one["check"] == "public key of the node"]
+
+    folder = tmp_path / "var"
+    assert shown() == [f"{folder / 'node.key'} does not exist"]
+    folder.mkdir(exist_ok=True)
+    key = NodeKey.kept(folder)
+    other.site = site_of(Reach("192.0.2.7", 2641), key.public_key, 5)
+    digest = hashlib.sha256(key.public_key).hexdigest()
+    assert shown() == [f"SHA-256 {digest}"]
+    assert digest in delegated(idnode, other).out
+    (folder / "node.key").write_text("no key")
+    assert "is damaged" in shown()[0]
 
 
 def test_the_same_delegation_twice_changes_nothing(

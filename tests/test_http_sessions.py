@@ -38,7 +38,7 @@ from tests.https_node import (
     handle_header,
     text,
 )
-from tests.listening_cache import listening_cache, none_left, only_key
+from tests.listening_cache import emptied_redis, listening_cache, none_left, only_key
 
 ADMIN = Identity("88.102.5/管理:员%3A", 300)
 PROVEN = Proven(ADMIN, SECRET_KEY, b"secret")
@@ -51,10 +51,8 @@ def url(stores: Stores) -> str:
 
 @pytest.fixture
 async def store(url: str) -> "AsyncIterator[Redis]":
-    connection: Redis = Redis.from_url(url)
-    await connection.flushdb()
-    yield connection
-    await connection.aclose()
+    async with emptied_redis(url) as connection:
+        yield connection
 
 
 @pytest.fixture

@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
-from node.native_question import UnansweredError, site_of
+from node.native_question import ToldSite, UnansweredError, site_of
+from node.node_key import NodeKey
 from resolver.own_site import Reach
 from resolver.own_site import site_of as site_at
 from resolver.response_code import ResponseCode
-from resolver.wire import Message, MessageStream, Opcode, request_body
+from resolver.wire import Message, MessageStream, Opcode, OpFlag, request_body
 from tests.conftest import free_port
 
 NOW_S = 1_800_000_000.0
@@ -49,8 +51,14 @@ async def other_node(answer: Answer) -> AsyncIterator[int]:
         await asyncio.gather(*serving, return_exceptions=True)
 
 
-async def ask(port: int, timeout_s: float = PATIENCE_S) -> object:
+async def ask(port: int, timeout_s: float = PATIENCE_S) -> ToldSite:
     return await site_of("127.0.0.1", port, timeout_s=timeout_s, now_s=NOW_S)
+
+
+@pytest.fixture(scope="module")
+def keys() -> tuple[NodeKey, NodeKey]:
+    one, other = (rsa.generate_private_key(65_537, 2_048) for _ in range(2))
+    return NodeKey(one), NodeKey(other)
 
 
 def reply_to(request: Message) -> Message:
@@ -65,11 +73,33 @@ async def test_a_node_tells_its_site() -> None:
         writer.write(reply_to(request).to_wire())
 
     async with other_node(answer) as port:
-        assert await ask(port) == SITE
+        assert await ask(port) == ToldSite(SITE, is_signed=False)
     (request,) = asked
     assert (request.opcode, request.expiration_s) == (Opcode.GET_SITE_INFO, NOW_S + 43_200)
     assert request.body == b"\0\0\0\1/"
     assert request_body(request)
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+async def test_who_signs_must_have_a_key_of_the_site(
+    keys: tuple[NodeKey, NodeKey], is_own: bool
+) -> None:
+    own, signing = keys[0], keys[0] if is_own else keys[1]
+    site = site_at(Reach("192.0.2.7", 2641), own.public_key, 5)
+    asked: list[Message] = []
+
+    async def answer(request: Message, writer: asyncio.StreamWriter) -> None:
+        asked.append(request)
+        reply = request.reply(ResponseCode.SUCCESS, site.to_wire(), site_serial=5)
+        writer.write(signing.signed(reply).to_wire())
+
+    async with other_node(answer) as port:
+        if is_own:
+            assert await ask(port) == ToldSite(site, is_signed=True)
+        else:
+            with pytest.raises(UnansweredError, match="another key than its site names"):
+                await ask(port)
+    assert asked[0].flags & OpFlag.CERT
 
 
 async def test_an_answer_may_come_in_pieces_and_behind_another_one() -> None:
@@ -81,7 +111,7 @@ async def test_an_answer_may_come_in_pieces_and_behind_another_one() -> None:
             await writer.drain()
 
     async with other_node(answer) as port:
-        assert await ask(port) == SITE
+        assert await ask(port) == ToldSite(SITE, is_signed=False)
 
 
 @pytest.mark.parametrize(

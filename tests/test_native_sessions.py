@@ -21,7 +21,7 @@ from node.native_sessions import (
 from resolver.errors import CacheUnavailableError
 from resolver.hot_redis import RedisCache
 from tests.conftest import Stores
-from tests.listening_cache import listening_cache, none_left, only_key
+from tests.listening_cache import emptied_redis, listening_cache, none_left, only_key
 from tests.resolving_worker import eventually
 
 NOW_S = 1_800_000_000.25
@@ -37,10 +37,8 @@ def url(stores: Stores) -> str:
 
 @pytest.fixture
 async def redis(url: str) -> "AsyncIterator[Redis]":
-    connection: Redis = Redis.from_url(url)
-    await connection.flushdb()
-    yield connection
-    await connection.aclose()
+    async with emptied_redis(url) as connection:
+        yield connection
 
 
 @pytest.fixture

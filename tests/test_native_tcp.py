@@ -12,9 +12,9 @@ import pytest
 from node.native_tcp import NativeConnection
 from resolver.record import HandleValue
 from resolver.response_code import ResponseCode
-from resolver.wire import Envelope, Message, ResolutionResponse, response_body
+from resolver.wire import Envelope, Message
 from tests.answering import PREFIX, Answering, text
-from tests.native_client import SILENCE_S, Connection, question
+from tests.native_client import SILENCE_S, Connection, question, values_of
 from tests.native_doors import NativeDoors, eventually
 
 ITEM, OTHER_ITEM, LARGE = f"{PREFIX}/A", f"{PREFIX}/B", f"{PREFIX}/large"
@@ -38,12 +38,6 @@ async def doors(answering: Answering, tmp_path: Path) -> AsyncIterator[NativeDoo
     made = NativeDoors(answering, tmp_path)
     yield made
     await made.close()
-
-
-def values_of(message: Message) -> list[bytes]:
-    body, _ = response_body(message)
-    assert isinstance(body, ResolutionResponse), body
-    return [value.data for value in body.values]
 
 
 def ids(*messages: Message) -> list[int]:

@@ -121,6 +121,27 @@ async def test_a_prefix_that_its_enterprise_runs_does_not_live_here(tree: Tree) 
     assert shown(await tree.ask(ENTERPRISE)) == [(1, "HS_SITE")]
 
 
+async def test_a_derived_prefix_that_was_delegated_natively_is_referred_to(tree: Tree) -> None:
+    derived = f"{NODE}.55"
+    assert (await tree.ask(f"{derived}/A")).code == ResponseCode.SERVER_NOT_RESPONSIBLE
+    await tree.keep(f"0.NA/{derived}", SITE)
+    await tree.cache.announce([("registered", "0.NA", 0)])
+    found = await tree.ask(f"{derived}/A")
+    assert found.code == ResponseCode.SERVICE_REFERRAL
+    assert [value.data for value in found.referral] == [THERE]
+    not_referred = await tree.ask(f"{derived}/A", do_not_refer=True)
+    assert not_referred.code == ResponseCode.SERVER_NOT_RESPONSIBLE
+    assert not_referred.referral == ()
+
+
+async def test_of_prefixes_that_are_not_derived_from_one_here_nothing_is_looked_up(
+    tree: Tree,
+) -> None:
+    found = await tree.ask("89.1/A")
+    assert found.code == ResponseCode.SERVER_NOT_RESPONSIBLE
+    assert tree.held.asked == []
+
+
 async def test_without_postgres_the_node_still_says_where_a_prefix_lives(tree: Tree) -> None:
     tree.away.is_away = True
     found = await tree.ask(HOSTED)

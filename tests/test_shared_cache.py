@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import pytest
@@ -16,6 +16,7 @@ from resolver.hot_redis import Listener, RedisCache
 from resolver.record import HandleValue, Record
 from resolver.shared_memory import MemoryCache
 from tests.conftest import Stores
+from tests.listening_cache import listening_cache
 from tests.resolving_worker import PATIENCE_S, eventually
 
 NOW_S = 1_800_000_000.0
@@ -62,27 +63,10 @@ class Kept:
         return None if entry is None else entry.version
 
 
-@asynccontextmanager
-async def listening(
+def listening(
     stores: Stores, database: int, heard: list[tuple[str, str, int]]
-) -> "AsyncIterator[RedisCache]":
-    cache = RedisCache(f"{stores.redis_url}&db={database}")
-
-    async def connected() -> None:
-        return None
-
-    nothing: list[object] = []
-    listener = Listener(
-        time.time, connected, nothing.append, heard.extend, nothing.clear, nothing.clear
-    )
-    task = asyncio.create_task(cache.listen(listener))
-    try:
-        await eventually(lambda: cache.is_trusted)
-        yield cache
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await cache.close()
+) -> AbstractAsyncContextManager[RedisCache]:
+    return listening_cache(f"{stores.redis_url}&db={database}", heard)
 
 
 @pytest.fixture(params=["memory", "redis"])

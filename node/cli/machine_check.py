@@ -11,6 +11,8 @@ from metrics.policy import PolicyError, bundled_policies, load_policy
 from node.cli.context import Desk
 from node.cli.finding import Finding, judged
 from node.data_folder_error import DataFolderError, free_mb
+from node.node_key import FILE_NAME, NodeKey, fingerprint
+from node.start_error import StartError
 from registry.api_keys import parse_key
 
 # A day of journals and logs of a busy node, with the database growing beside them.
@@ -26,6 +28,7 @@ def machine_findings(desk: Desk) -> Iterator[Finding]:
     yield _folder(desk)
     yield _descriptors(desk)
     yield _key_file(desk)
+    yield _node_key(desk)
     yield _policy(desk)
 
 
@@ -74,6 +77,20 @@ def _key_file(desk: Desk) -> Finding:
     return judged(
         check, parse_key(key_text) is not None, str(path), desk.text("doctor.key.form.do")
     )
+
+
+def _node_key(desk: Desk) -> Finding:
+    check, path = desk.text("doctor.node_key"), desk.config.data / FILE_NAME
+    try:
+        path.stat()
+        key = NodeKey.kept(desk.config.data)
+    except FileNotFoundError:
+        return Finding(check, "warn", desk.text("doctor.missing", path=path), "idnode up")
+    except OSError as error:
+        return Finding(check, "warn", f"{path}: {error}", desk.text("doctor.key.readable.do"))
+    except StartError as error:
+        return Finding(check, "fail", str(error))
+    return Finding(check, "ok", f"SHA-256 {fingerprint(key.public_key)}")
 
 
 def _head(path: Path) -> str:

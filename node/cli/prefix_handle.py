@@ -13,7 +13,8 @@ from node.cli.context import Desk, Json, desk_of, with_database
 from node.cli.failure import CommandError, ExitCode
 from node.cli.output import console, document, write_json, write_line
 from node.clock import now_s
-from node.native_question import NATIVE_PORT, UnansweredError, site_of
+from node.native_question import NATIVE_PORT, ToldSite, UnansweredError, site_of
+from node.node_key import fingerprint
 from node.public_key_file import FILE_SIZE_BYTES_MAX, public_key_record
 from registry import prefixes
 from registry.database import Database
@@ -25,7 +26,7 @@ from resolver.own_site import SERVICE, SITE, SITE_6, SITE_OF_DERIVED
 from resolver.prefix_directory import handle_of
 from resolver.record import ADMIN_READ, ADMIN_WRITE, HandleValue
 from resolver.value_json import site_to_json
-from resolver.wire import INTERFACE_QUERY, PROTOCOL_TCP, PROTOCOL_UDP, Server, SiteInfo
+from resolver.wire import INTERFACE_QUERY, PROTOCOL_TCP, PROTOCOL_UDP, Server
 
 # Where keys stand by custom.
 _SECRET_INDEX: Final = 300
@@ -56,7 +57,8 @@ def delegate(
     as_json: Json = False,
 ) -> None:
     desk = desk_of(context)
-    site = _asked_site(desk, node)
+    told = _asked_site(desk, node)
+    site = told.site
     types = (SITE, SITE_OF_DERIVED) if for_derived else (SITE,)
     values = [HandleValue(index, type_, site.to_wire()) for index, type_ in enumerate(types, 1)]
 
@@ -82,13 +84,17 @@ def delegate(
 
     delegated, changed = with_database(desk, work)
     if as_json:
-        shown = {"changed": changed, "site": site_to_json(site)}
+        shown = {"changed": changed, "signed": told.is_signed, "site": site_to_json(site)}
         write_json(document(delegated, "id", "key") | shown)
         return
     key = "prefix.delegated" if changed else "prefix.delegated.before"
     places = ", ".join(server.address_text for server in site.servers)
     name = delegated.enterprise_name
     write_line(desk.text(key, prefix=delegated.prefix, name=name, places=places))
+    signed = "prefix.node.signed" if told.is_signed else "prefix.node.unsigned"
+    for server in site.servers:
+        of_key = fingerprint(server.public_key)
+        write_line(desk.text(signed, place=server.address_text, fingerprint=of_key))
 
 
 def admin(
@@ -129,18 +135,18 @@ def admin(
     console(sys.stderr).print(desk.text("prefix.admin.secret", identity=identity))
 
 
-def _asked_site(desk: Desk, node: str) -> SiteInfo:
+def _asked_site(desk: Desk, node: str) -> ToldSite:
     """HS_SITE of the node to which is delegated, as it says itself."""
     host, port = _address(desk, node)
     do = desk.text("prefix.node.do")
     try:
-        site = asyncio.run(site_of(host, port, now_s=now_s()))
+        told = asyncio.run(site_of(host, port, now_s=now_s()))
     except UnansweredError as error:
         message = desk.text("prefix.node.unanswered", node=node, reason=error)
         raise CommandError(message, do, ExitCode.UNREACHABLE) from None
-    if not any(_is_reachable(server) for server in site.servers):
+    if not any(_is_reachable(server) for server in told.site.servers):
         raise CommandError(desk.text("prefix.node.nowhere", node=node), do)
-    return site
+    return told
 
 
 def _is_reachable(server: Server) -> bool:

@@ -302,6 +302,14 @@ TEXTS: Final = {
         "{node} 没有给出站点信息：{reason}",
         "{node} did not tell its site: {reason}",
     ),
+    "prefix.node.signed": (
+        "{place} 已用其公钥签名，公钥指纹（SHA-256）：{fingerprint}",
+        "{place} has signed with its key; SHA-256 of the key: {fingerprint}",
+    ),
+    "prefix.node.unsigned": (
+        "{place} 没有签名，请向其运营方核对公钥指纹（SHA-256）：{fingerprint}",
+        "{place} has not signed: ask its operator whether SHA-256 of its key is {fingerprint}",
+    ),
     "prefix.node.nowhere": (
         "{node} 的站点信息中没有其他机器能访问的地址",
         "the site of {node} names no address that others can ask",
@@ -422,6 +430,7 @@ TEXTS: Final = {
         "内容不是 idn_… 形式的密钥：删除该文件并重新启动节点",
         "it does not hold a key idn_…: remove it and start the node again",
     ),
+    "doctor.node_key": ("节点公钥", "public key of the node"),
     "doctor.policy": ("政策文件", "policy"),
     "doctor.policy.do": (
         "更正该文件，或取消 IDNODE_POLICY 以使用内置政策",
