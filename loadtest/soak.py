@@ -3,8 +3,9 @@
     python -m loadtest.soak --minutes 30 --share 0.8
 
 Starts a node of its own with one worker in a temporary folder and measures how much it answers at
-most. Then wrk asks at a share of that, slice after slice, while records are changed and each change
-is looked for. Exit code 1 if anything was not as it must be; 2 where it cannot be measured.
+most, while records are changed. Then wrk asks at a share of that, slice after slice, while records
+are changed and each change is looked for. Exit code 1 if anything was not as it must be; 2 where it
+cannot be measured.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from loadtest.bench_load import Questions
 from loadtest.bench_node import ServedNode
 from loadtest.load_node import LoadError, LoadNode
 from loadtest.soak_figures import HEADING, Slice, Soak, row, summary
-from loadtest.soak_load import Load, PacedLoad, calibrated_wait_ms, first_wait_ms
+from loadtest.soak_load import PacedLoad, calibrated_wait_ms, first_wait_ms
 from loadtest.soak_writer import Target, Writer, lanes_for
 
 # A worker holds 200,000 answers; more identifiers would measure something else.
@@ -37,8 +38,9 @@ _MINUTES_MAX = 7 * 24 * 60.0
 _SLICE_SECONDS_MAX = 3_600
 # As long as the top rate and the calibration are measured, at the most (s).
 _TRIAL_S = 5
-# The first second of a load is not like the others.
-_WARMING_S = 1
+# The top rate is looked at so often at the beginning, and once more after so many slices.
+_TRIALS = 3
+_SLICES_A_TRIAL = 10
 _INTERRUPTED = 130
 
 
@@ -75,14 +77,10 @@ def _soak(arena: Arena, stack: ExitStack, options: argparse.Namespace) -> Soak:
     _say_when(f"asking for all {book.count:,} once")
     node.warm(range(book.count))
     load = PacedLoad(arena.wrk, node.url, book.prefix, Questions(book.count))
-    trial_s = min(_TRIAL_S, options.slice_seconds)
-    top = 0.0
-    for seconds in (_WARMING_S, trial_s):
-        measured = arena.wrk.measure(node.url, book.prefix, load.questions, seconds=seconds, seed=0)
-        top = measured.rate_per_s
-    soak = Soak(top, options.share * top)
+    soak = Soak(options.share)
     writer = Writer(_target(book, node), options.writes_per_second, options.visible_ms / 1e3)
-    asyncio.run(_slices(soak, node, load, writer, options))
+    count = max(2, round(options.minutes * 60 / options.slice_seconds))
+    asyncio.run(_Run(soak, node, load, writer).slices(count, options.slice_seconds))
     return soak
 
 
@@ -98,40 +96,47 @@ def _place(url: str) -> tuple[str, int]:
     return host, int(port)
 
 
-async def _slices(
-    soak: Soak, node: ServedNode, load: PacedLoad, writer: Writer, options: argparse.Namespace
-) -> None:
-    seconds = options.slice_seconds
-    wait_ms = await _calibrated(soak, load, min(_TRIAL_S, seconds))
-    page = LoadNode(node.url, {})
-    before = page.counted()
-    count = max(2, round(options.minutes * 60 / seconds))
-    _say(HEADING)
-    for number in range(1, count + 1):
-        loaded, outcome = await writer.work(load.run(wait_ms, seconds, number))
-        one = Slice.of(loaded, outcome, node.worker_rss_bytes)
-        soak.slices.append(one)
-        soak.texts += outcome.texts
-        _say(row(number, count, one))
-        wait_ms = _corrected(soak, load, wait_ms, loaded)
-    soak.counted = page.counted() - before
+class _Run:
+    """One load after the other, with writes going on."""
 
+    def __init__(self, soak: Soak, node: ServedNode, load: PacedLoad, writer: Writer) -> None:
+        self._soak = soak
+        self._node = node
+        self._load = load
+        self._writer = writer
 
-async def _calibrated(soak: Soak, load: PacedLoad, seconds: int) -> float:
-    wanted = soak.wanted_rate_per_s
-    tried_ms = first_wait_ms(wanted)
-    wait_ms = _corrected(soak, load, tried_ms, await load.run(tried_ms, seconds, 0))
-    _say_when(
-        f"top rate {soak.top_rate_per_s:,.0f}/s, wanted {wanted:,.0f}/s:"
-        f" each connection waits {wait_ms:.2f} ms"
-    )
-    return wait_ms
+    async def slices(self, count: int, seconds: int) -> None:
+        """`count` slices of so many seconds at the wanted rate, and trials among them."""
+        page, trial_s = LoadNode(self._node.url, {}), min(_TRIAL_S, seconds)
+        before = page.counted()
+        for _ in range(_TRIALS):
+            await self._try_top(trial_s)
+        wait_ms = first_wait_ms(self._soak.wanted_rate_per_s)
+        _say(HEADING)
+        for number in range(1, count + 1):
+            one = await self._asked(wait_ms, seconds, number)
+            self._soak.slices.append(one)
+            _say(row(number, count, one))
+            if number % _SLICES_A_TRIAL == 0:
+                await self._try_top(trial_s)
+            wait_ms = self._corrected(wait_ms, one)
+        self._soak.counted = page.counted() - before
 
+    async def _try_top(self, seconds: int) -> None:
+        trial = await self._asked(0.0, seconds, 0)
+        self._soak.trials.append(trial)
+        _say_when(f"without waiting: {trial.rate_per_s:,.0f}/s, p99 {trial.p99_ms:.2f} ms")
 
-def _corrected(soak: Soak, load: PacedLoad, tried_ms: float, tried: Load) -> float:
-    if not tried.answered:
-        raise BenchError(f"{load.url}: not one answer came, errors {dict(tried.errors)}")
-    return calibrated_wait_ms(soak.wanted_rate_per_s, tried_ms, tried.rate_per_s)
+    async def _asked(self, wait_ms: float, seconds: int, seed: int) -> Slice:
+        loaded, outcome = await self._writer.work(self._load.run(wait_ms, seconds, seed))
+        self._soak.texts += outcome.texts
+        if not loaded.answered:
+            errors = dict(loaded.errors)
+            raise BenchError(f"{self._load.url}: not one answer came, errors {errors}")
+        return Slice.of(loaded, outcome, self._node.worker_rss_bytes)
+
+    def _corrected(self, tried_ms: float, tried: Slice) -> float:
+        return calibrated_wait_ms(self._soak.wanted_rate_per_s, tried_ms, tried.rate_per_s)
 
 
 def options_of(words: Sequence[str] | None) -> argparse.Namespace:

@@ -60,13 +60,26 @@ class Verdict:
 
 @dataclass
 class Soak:
-    """A whole run; rates a second, `counted` is what the ledger grew by."""
+    """A whole run, at a share of what the node answers at most.
 
-    top_rate_per_s: float
-    wanted_rate_per_s: float
+    Of the `trials`, in which nobody waits, the median rate is the top rate; they lie among the
+    slices, since the same machine is not as fast in every minute. `counted` is what the ledger
+    grew by in slices and trials.
+    """
+
+    share: float
+    trials: list[Slice] = field(default_factory=list)
     slices: list[Slice] = field(default_factory=list)
     counted: int = 0
     texts: list[str] = field(default_factory=list)
+
+    @property
+    def top_rate_per_s(self) -> float:
+        return statistics.median(map(_rate_of, self.trials)) if self.trials else 0.0
+
+    @property
+    def wanted_rate_per_s(self) -> float:
+        return self.share * self.top_rate_per_s
 
     @property
     def verdicts(self) -> list[Verdict]:
@@ -88,6 +101,7 @@ class Soak:
         return {
             "top_rate_per_s": round(self.top_rate_per_s, 1),
             "wanted_rate_per_s": round(self.wanted_rate_per_s, 1),
+            "trials": [asdict(one) for one in self.trials],
             "slices": [asdict(one) for one in self.slices],
             "counted": self.counted,
             "wrong": self.texts,
@@ -95,26 +109,26 @@ class Soak:
         }
 
     def _errors(self) -> Verdict:
-        errors = sum((Counter(one.errors) for one in self.slices), Counter())
+        loads = (*self.trials, *self.slices)
+        errors = sum((Counter(one.errors) for one in loads), Counter())
         kinds = "".join(f", {number} {kind}" for kind, number in sorted(errors.items()))
-        writes = sum(one.writes for one in self.slices)
-        answered = sum(one.answered for one in self.slices)
+        writes = sum(one.writes for one in loads)
+        answered = sum(one.answered for one in loads)
         text = f"{errors.total()} of {answered:,} answers and {writes:,} writes{kinds}"
         return Verdict("errors", not errors and answered > 0 and writes > 0, text)
 
     def _ledger(self) -> Verdict:
-        answered = sum(one.answered for one in self.slices)
-        sent = sum(one.sent for one in self.slices)
+        loads = (*self.trials, *self.slices)
+        answered = sum(one.answered for one in loads)
+        sent = sum(one.sent for one in loads)
         text = f"{self.counted:,} counted, {answered:,} answered, {sent:,} asked for"
         return Verdict("ledger", answered <= self.counted <= sent, text)
 
     def _rate(self) -> Verdict:
         parts = _parts(self.slices, _rate_of)
         rate = statistics.median(map(_rate_of, self.slices)) if self.slices else 0.0
-        text = (
-            f"{rate:,.0f}/s, {rate / self.top_rate_per_s:.0%} of the top rate,"
-            f" wanted {self.wanted_rate_per_s:,.0f}/s"
-        )
+        share = rate / self.top_rate_per_s if self.top_rate_per_s else 0.0
+        text = f"{rate:,.0f}/s, {share:.0%} of the top rate, wanted {self.wanted_rate_per_s:,.0f}/s"
         is_reached = rate >= _RATE_RATIO_MIN * self.wanted_rate_per_s
         return Verdict("rate", None if parts is None else is_reached, text)
 

@@ -290,7 +290,8 @@ def verdict(soaked: Soak, name: str) -> Verdict:
 
 def soaked(slices: list[Slice], counted: int | None = None) -> Soak:
     answered = sum(one.answered for one in slices)
-    return Soak(10_000, 8_000, slices, answered if counted is None else counted)
+    trial = slice_of(rate_per_s=10_000.0, sent=0, answered=0, writes=0)
+    return Soak(0.8, [trial], slices, answered if counted is None else counted)
 
 
 def test_a_run_in_which_nothing_changed_is_good() -> None:
@@ -335,6 +336,15 @@ def test_a_load_far_below_the_wanted_rate_shows_nothing() -> None:
     assert verdict(soaked(slices), "rate") == Verdict(
         "rate", False, "7,500/s, 75% of the top rate, wanted 8,000/s"
     )
+
+
+def test_the_top_rate_is_the_median_of_trials_among_the_slices() -> None:
+    trials = [slice_of(rate_per_s=rate, sent=10, answered=10) for rate in (9e3, 12e3, 10e3)]
+    soaked = Soak(0.8, trials, ten(), 1_030)
+    assert (soaked.top_rate_per_s, soaked.wanted_rate_per_s) == (10_000, 8_000)
+    assert soaked.is_good
+    trials[0].errors["status"] = 1
+    assert not verdict(soaked, "errors").is_good
 
 
 def test_a_short_run_is_judged_by_its_errors_and_the_ledger_alone() -> None:
