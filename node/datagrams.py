@@ -1,7 +1,8 @@
 """Datagrams by the dozen: one call of the kernel for all that wait, one for all answers.
 
 That costs a sixth less than one call for each (1 µs of 7, measured with a bare echo), and where
-the kernel has no such calls, they are read and sent one by one.
+the kernel has no such calls, they are read and sent one by one. A socket that is bound to every
+address of the machine sends each answer from the one that was asked.
 
 Source: recvmmsg(2), sendmmsg(2), linux/socket.h.
 """
@@ -11,8 +12,11 @@ import ctypes
 import errno
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final, Protocol, TypeAlias
+
+from node.packet_info import PacketInfo, packet_info
 
 # Datagrams of one call; a turn of the event loop takes so many.
 BATCH_MAX: Final = 64
@@ -25,8 +29,12 @@ _HAS_BATCHES: Final = sys.platform == "linux"
 _DONT_WAIT: Final = 0x40
 # One byte more tells that a datagram was cut off.
 _ROOM_BYTES: Final = DATAGRAM_SIZE_BYTES_MAX + 1
-# sockaddr_in6, the longer one.
-_ADDRESS_SIZE_BYTES: Final = 28
+# sockaddr_in and sockaddr_in6, and room for either, which aligns what comes behind it.
+_NAME_4_SIZE_BYTES: Final = 16
+_NAME_6_SIZE_BYTES: Final = 28
+_NAME_ROOM_BYTES: Final = 32
+# Addresses of this machine that were asked lately; few machines have more.
+_ASKED_MAX: Final = 256
 
 Address: TypeAlias = Any
 """Where a datagram came from; hashable, and only what its Datagrams reads."""
@@ -49,11 +57,12 @@ class Datagrams(Protocol):
 
 def datagrams(bound: socket.socket) -> Datagrams:
     """The fastest way of this machine to use a socket."""
+    info = packet_info(bound)
     if _HAS_BATCHES:
-        batched = BatchedDatagrams(bound)
+        batched = BatchedDatagrams(bound) if info is None else BatchedAtEveryAddress(bound, info)
         if batched.is_allowed():
             return batched
-    return SingleDatagrams(bound)
+    return SingleDatagrams(bound) if info is None else SingleAtEveryAddress(bound, info)
 
 
 class SingleDatagrams:
@@ -83,6 +92,38 @@ class SingleDatagrams:
         return str(address[0])
 
 
+class SingleAtEveryAddress(SingleDatagrams):
+    """For a socket at every address of the machine; an Address ends with the one that was asked."""
+
+    def __init__(self, bound: socket.socket, info: PacketInfo) -> None:
+        super().__init__(bound)
+        self._info = info
+
+    def receive(self) -> Sequence[tuple[bytes, Address]]:
+        found: list[tuple[bytes, Address]] = []
+        with contextlib.suppress(OSError):
+            while len(found) < BATCH_MAX:
+                data, told, _, sender = self._socket.recvmsg(_ROOM_BYTES, self._info.space_bytes)
+                if len(data) < _ROOM_BYTES:
+                    found.append((data, (*sender, self._info.data(told))))
+        return found
+
+    def send(self, packets: Sequence[tuple[bytes, Address]]) -> None:
+        for packet, (*sender, said) in packets:
+            self._send_one(packet, tuple(sender), said)
+
+    def _send_one(self, packet: bytes, sender: Address, said: bytes) -> None:
+        control = [(self._info.level, self._info.kind, said)] if said else []
+        try:
+            self._socket.sendmsg([packet], control, 0, sender)
+        except BlockingIOError:
+            return
+        except OSError:
+            # An address may have gone, or be none to send from: any other is better than none.
+            with contextlib.suppress(OSError):
+                self._socket.sendto(packet, sender)
+
+
 class _Vector(ctypes.Structure):
     _fields_ = (("base", ctypes.c_void_p), ("size", ctypes.c_size_t))
 
@@ -105,21 +146,31 @@ class _Message(ctypes.Structure):
 
 _MESSAGE_SIZE_BYTES: Final = ctypes.sizeof(_Message)
 _SIZE_AT: Final = _Message.size.offset
+_CONTROL_SIZE_AT: Final = _Message.header.offset + _Header.control_size.offset
+_WORD_BYTES: Final = ctypes.sizeof(ctypes.c_size_t)
 
 
 class _Batch:
-    """Room for BATCH_MAX datagrams with their addresses, as the kernel reads and fills it."""
+    """Room for BATCH_MAX datagrams with their addresses, as the kernel reads and fills it.
 
-    def __init__(self, room_bytes: int, address_size_bytes: int) -> None:
+    A control message stands right behind its address, so that one slice is both.
+    """
+
+    def __init__(self, room_bytes: int, name_size_bytes: int, control_size_bytes: int) -> None:
         self._vectors = (_Vector * BATCH_MAX)()
         self._messages = (_Message * BATCH_MAX)()
         contents, self.contents = _memory(BATCH_MAX * room_bytes)
-        addresses, self.addresses = _memory(BATCH_MAX * _ADDRESS_SIZE_BYTES)
+        self.address_room_bytes = _NAME_ROOM_BYTES + control_size_bytes
+        addresses, self.addresses = _memory(BATCH_MAX * self.address_room_bytes)
         for number, (vector, message) in enumerate(zip(self._vectors, self._messages, strict=True)):
             vector.base = contents + number * room_bytes
             vector.size = room_bytes
-            message.header.name = addresses + number * _ADDRESS_SIZE_BYTES
-            message.header.name_size = address_size_bytes
+            name = addresses + number * self.address_room_bytes
+            message.header.name = name
+            message.header.name_size = name_size_bytes
+            if control_size_bytes:
+                message.header.control = name + _NAME_ROOM_BYTES
+                message.header.control_size = control_size_bytes
             message.header.vectors = ctypes.addressof(vector)
             message.header.vector_count = 1
         self.place = ctypes.addressof(self._messages)
@@ -128,24 +179,29 @@ class _Batch:
         self._prepared = bytes(self._bytes)
         self.received_sizes = self._bytes.cast("I")[_SIZE_AT // 4 :: _MESSAGE_SIZE_BYTES // 4]
         self.sizes = memoryview(self._vectors).cast("B").cast("L")[1::2]
+        words = self._bytes.cast("L")
+        self.control_sizes = words[
+            _CONTROL_SIZE_AT // _WORD_BYTES :: _MESSAGE_SIZE_BYTES // _WORD_BYTES
+        ]
 
     def prepare(self) -> None:
-        """Undo what the kernel has written into the headers."""
+        """Undo what was written into the headers, by the kernel most of all."""
         self._bytes[:] = self._prepared
 
 
 class BatchedDatagrams:
     """One call for many datagrams; an address is the kernel's own, bytes."""
 
-    def __init__(self, bound: socket.socket) -> None:
+    def __init__(self, bound: socket.socket, control_bytes: int = 0) -> None:
         is_4 = bound.family == socket.AF_INET
         self._family = bound.family
-        self._address_bytes = 16 if is_4 else _ADDRESS_SIZE_BYTES
+        name_bytes = _NAME_4_SIZE_BYTES if is_4 else _NAME_6_SIZE_BYTES
+        self._address_bytes = _NAME_ROOM_BYTES + control_bytes if control_bytes else name_bytes
         # Family, port, (flow,) address.
         self.host = slice(4, 8) if is_4 else slice(8, 24)
         self._descriptor = bound.fileno()
-        self._received = _Batch(_ROOM_BYTES, _ADDRESS_SIZE_BYTES)  # 260 kB
-        self._sent = _Batch(SENT_SIZE_BYTES_MAX, self._address_bytes)
+        self._received = _Batch(_ROOM_BYTES, name_bytes, control_bytes)  # 260 kB
+        self._sent = _Batch(SENT_SIZE_BYTES_MAX, name_bytes, control_bytes)
         library = ctypes.CDLL(None, use_errno=True)
         self._recvmmsg, self._sendmmsg = library.recvmmsg, library.sendmmsg
         pointer = ctypes.c_void_p
@@ -161,7 +217,7 @@ class BatchedDatagrams:
         batch = self._received
         number = self._recvmmsg(self._descriptor, batch.place, BATCH_MAX, _DONT_WAIT, None)
         contents, addresses, sizes = batch.contents, batch.addresses, batch.received_sizes
-        address_bytes = self._address_bytes
+        address_bytes, room_bytes = self._address_bytes, batch.address_room_bytes
         found = []
         content_at = address_at = 0
         for place in range(number):
@@ -171,7 +227,7 @@ class BatchedDatagrams:
                 address = addresses[address_at : address_at + address_bytes].tobytes()
                 found.append((data, address))
             content_at += _ROOM_BYTES
-            address_at += _ADDRESS_SIZE_BYTES
+            address_at += room_bytes
         if number > 0:
             batch.prepare()
         return found
@@ -185,6 +241,7 @@ class BatchedDatagrams:
 
     def _send_batch(self, packets: Sequence[tuple[bytes, Address]]) -> None:
         batch, address_bytes = self._sent, self._address_bytes
+        room_bytes = batch.address_room_bytes
         contents, addresses, sizes = batch.contents, batch.addresses, batch.sizes
         content_at = address_at = 0
         for place, (packet, address) in enumerate(packets):
@@ -193,7 +250,7 @@ class BatchedDatagrams:
             addresses[address_at : address_at + address_bytes] = address
             sizes[place] = size_bytes
             content_at += SENT_SIZE_BYTES_MAX
-            address_at += _ADDRESS_SIZE_BYTES
+            address_at += room_bytes
         self._send_places(len(packets))
 
     def _send_places(self, number: int) -> None:
@@ -202,9 +259,44 @@ class BatchedDatagrams:
         while done < number:
             place = self._sent.place + done * _MESSAGE_SIZE_BYTES
             sent = self._sendmmsg(self._descriptor, place, number - done, _DONT_WAIT)
-            if sent < 0 and ctypes.get_errno() == errno.EAGAIN:
-                return
+            if sent < 0:
+                if ctypes.get_errno() == errno.EAGAIN:
+                    return
+                if self._is_mended(done):
+                    continue
             done += max(1, sent)
+
+    def _is_mended(self, place: int) -> bool:
+        """Whether what could not be sent from a place is worth another try."""
+        return False
+
+
+class BatchedAtEveryAddress(BatchedDatagrams):
+    """For a socket at every address of the machine; an Address ends with the one that was asked."""
+
+    def __init__(self, bound: socket.socket, info: PacketInfo) -> None:
+        super().__init__(bound, info.space_bytes)
+        self._control: Callable[[bytes], bytes] = lru_cache(_ASKED_MAX)(info.control)
+        self._nothing = bytes(len(self._received.addresses))
+
+    def receive(self) -> Sequence[tuple[bytes, Address]]:
+        # Where nothing is told now, nothing is left of what was told before.
+        self._received.addresses[:] = self._nothing
+        control = self._control
+        return [
+            (data, address[:_NAME_ROOM_BYTES] + control(address[_NAME_ROOM_BYTES:]))
+            for data, address in super().receive()
+        ]
+
+    def _send_batch(self, packets: Sequence[tuple[bytes, Address]]) -> None:
+        self._sent.prepare()
+        super()._send_batch(packets)
+
+    def _is_mended(self, place: int) -> bool:
+        # An address may have gone, or be none to send from: any other is better than none.
+        had_control = bool(self._sent.control_sizes[place])
+        self._sent.control_sizes[place] = 0
+        return had_control
 
 
 def _memory(size_bytes: int) -> tuple[int, memoryview]:

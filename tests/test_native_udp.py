@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,12 +15,10 @@ from resolver.wire import (
     Envelope,
     Message,
     Opcode,
-    ResolutionResponse,
     packets,
-    response_body,
 )
 from tests.answering import PREFIX, Answering, text
-from tests.native_client import SILENCE_S, NativeClient, question, renumbered
+from tests.native_client import SILENCE_S, NativeClient, question, renumbered, values_of
 from tests.native_doors import NativeDoors, eventually
 
 ITEM, LARGE, OTHER_ITEM = f"{PREFIX}/A", f"{PREFIX}/large", f"{PREFIX}/B"
@@ -42,12 +41,6 @@ async def doors(answering: Answering, tmp_path: Path) -> AsyncIterator[NativeDoo
     made = NativeDoors(answering, tmp_path)
     yield made
     await made.close()
-
-
-def values_of(message: Message) -> list[bytes]:
-    body, _ = response_body(message)
-    assert isinstance(body, ResolutionResponse), body
-    return [value.data for value in body.values]
 
 
 async def test_a_question_is_answered_by_the_door_and_then_fast(doors: NativeDoors) -> None:
@@ -250,6 +243,29 @@ async def test_it_works_over_ipv6(doors: NativeDoors, answering: Answering) -> N
         assert values_of(await client.ask_udp(question(ITEM)))
     assert values_of(await client.ask_tcp(question(ITEM)))
     assert {meaning.source for meaning in answering.sources} == {"::1"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which one was asked")
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+async def test_every_address_of_the_machine_answers_who_asks_it(
+    doors: NativeDoors, host: str
+) -> None:
+    try:
+        port = (await doors.open(host)).port
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    for number, asked_host in enumerate(("127.0.0.2", "127.0.0.3"), 1):
+        client = doors.client(port, asked_host)
+        asked = question(ITEM)
+        # A question that is asked again is not counted again, here as elsewhere.
+        for _ in range(3):
+            assert values_of(await client.ask_udp(asked)) == [URL.encode()]
+        assert doors.counts()[FOUND] == 2 * number - 1
+        assert values_of(await client.ask_udp(question(LARGE))) == [bytes(range(256)) * 20]
+        types = tuple(f"TYPE{kind:04d}" for kind in range(100))
+        answer = await client.ask_udp(question(ITEM, types=types))
+        assert answer.response_code == ResponseCode.VALUES_NOT_FOUND
+        assert {meaning.source for meaning in doors.answering.sources} == {"127.0.0.1"}
 
 
 async def test_a_stop_answers_what_has_arrived(doors: NativeDoors) -> None:
