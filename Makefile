@@ -3,7 +3,7 @@
 #   PYTHON=/path/to/python3   the Python of .venv (3.11 or newer); default python3
 #   BENCH='--only cached-one'   with `make bench`: its options
 #   SOAK='--minutes 5'       with `make soak`: its options
-#   FUZZ='--minutes 5'       with `make fuzz`: its options
+#   FUZZ='--minutes 5'       with `make fuzz`: how long each of its two parts takes
 #   LOAD_TIME=5m LOAD_USERS=40 LOAD_SHAPE=constant   with `make load` (docs/load.md)
 #   UPGRADE=1                 with `make lock`: take newer versions instead of keeping the locked
 
@@ -25,7 +25,7 @@ help:
 	@echo 'make bench   measure the node beside nginx and others (docs/benchmarks.md)'
 	@echo 'make load    a minute of factories, partners and registrars, who check every answer'
 	@echo 'make soak    half an hour at 80 % of the top rate, with writes (docs/benchmarks.md)'
-	@echo 'make fuzz    an hour of made-up messages for the native codec (Linux on x86-64)'
+	@echo 'make fuzz    an hour of made-up messages, for the native codec and its doors (Linux on x86-64)'
 	@echo 'make lock    compute the requirements*.lock files anew (needs uv)'
 	@echo 'make clean   remove .venv; the data folder stays'
 
@@ -61,8 +61,9 @@ load: install-dev
 soak: install-dev
 	@exec $(IN_VENV)python -m loadtest.soak $(SOAK)
 
-fuzz: install-fuzz
-	@exec $(IN_VENV)python -m loadtest.fuzz_codec $(FUZZ) tests/data/native/native-capture.jsonl
+fuzz: install-dev install-fuzz
+	@$(IN_VENV)python -m loadtest.fuzz_codec $(FUZZ) tests/data/native/native-capture.jsonl
+	@exec $(IN_VENV)python -m tests.fuzz_doors $(FUZZ)
 
 lock:
 	@command -v $(UV) >/dev/null || { echo 'make lock needs uv on the PATH' >&2; exit 1; }

@@ -1,9 +1,9 @@
 """What any bytes may do to the codec: give a message or a protocol error, nothing else.
 
 `read_everything` is one trial of it; a test feeds it with damaged recordings, and `make fuzz` for
-an hour with what a coverage-guided fuzzer finds:
+half an hour with what a coverage-guided fuzzer finds:
 
-python -m loadtest.fuzz_codec --minutes 60 --corpus var/fuzz [RECORDING.jsonl…]
+python -m loadtest.fuzz_codec --minutes 30 --corpus var/fuzz [RECORDING.jsonl…]
 """
 
 import argparse
@@ -143,7 +143,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--corpus", type=Path, default=Path("var/fuzz"))
     parser.add_argument("recordings", type=Path, nargs="*")
     options = parser.parse_args()

@@ -35,9 +35,9 @@ from resolver.hot import Hot
 from resolver.identifier import PREFIX_HANDLE_PREFIX, from_text
 from resolver.prefix_directory import PrefixDirectory, PrefixState
 from resolver.record import HandleValue
-from resolver.resolve import Resolver
+from resolver.resolve import OwnPrefixHandles, Resolver, SharedCache
 from resolver.unshared import Unshared
-from tests.resolving_worker import HeldRecords
+from tests.resolving_worker import HeldRecords, Source
 
 # Noon of a day in Shanghai.
 NOON_S: Final = 1_795_406_400.0
@@ -169,19 +169,24 @@ class Answering:
         folder: Path,
         *,
         database: Database | None = None,
+        source: Source | None = None,
+        cache: SharedCache | None = None,
+        own: OwnPrefixHandles | None = None,
         rate: int = 0,
         trusted_proxies: tuple[str, ...] = (PROXY,),
         present_max: int = 1_000,
         size: JournalSize = _SIZE,
         is_counting: bool = True,
     ) -> None:
+        """`source` is read in place of `records`, `cache` is shared with other workers, `own` is
+        what the node says of its prefixes."""
         self.clock = Clock(NOON_S)
         self.hot = Hot(present_max)
         self.hot.connect()
         self.directory = PrefixDirectory()
         self.allot()
         self.records = MemoryRecords({PREFIX, OTHER, SUSPENDED, SELF_RUN, PREFIX_HANDLE_PREFIX})
-        self.held = HeldRecords(self.records)
+        self.held = HeldRecords(source or self.records)
         self.numbers = WorkerNumbers(folder / "workers")
         # Nobody connects to an address that only callers without a key are served from.
         self.database = database or Database("postgresql://127.0.0.1:1/nowhere")
@@ -192,10 +197,11 @@ class Answering:
         self.tally = Tally(self.counting, trusted_proxies, is_counting=is_counting)
         self.resolver = Resolver(
             self.held,
-            Unshared(),
+            cache or Unshared(),
             self.directory,
             self.hot,
             lookups=CountedLookups(self.numbers),
+            own=own,
         )
         admission = Admission(self.rates, self.callers, self.tally, self.numbers)
         door = JsonDoor(self.resolver, self.callers, self.tally)

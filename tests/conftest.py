@@ -46,10 +46,10 @@ def scratch() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-def stores(scratch: Path) -> Iterator[Stores]:
-    """A real PostgreSQL with a migrated template database, and a real Valkey."""
-    folder = DataFolder.open(scratch / "stores")
+@contextlib.contextmanager
+def running_stores(path: Path) -> Iterator[Stores]:
+    """A real PostgreSQL with a migrated template database, and a real Valkey, below `path`."""
+    folder = DataFolder.open(path)
     runner = asyncio.Runner()
     postgres, valkey = EmbeddedPostgres(folder), EmbeddedValkey(folder)
     try:
@@ -62,6 +62,13 @@ def stores(scratch: Path) -> Iterator[Stores]:
         runner.run(postgres.stop())
         runner.close()
         folder.close()
+
+
+@pytest.fixture(scope="session")
+def stores(scratch: Path) -> Iterator[Stores]:
+    """The servers of this test session."""
+    with running_stores(scratch / "stores") as running:
+        yield running
 
 
 async def _make_template(url: str) -> None:
@@ -77,15 +84,22 @@ def _of_database(url: str, name: str) -> str:
     return url.replace("/idnode?", f"/{name}?", 1)
 
 
-@pytest.fixture
-async def database_url(stores: Stores) -> AsyncIterator[str]:
-    """An empty, migrated database of this test's own."""
+@contextlib.asynccontextmanager
+async def migrated_database(stores: Stores) -> AsyncIterator[str]:
+    """The address of an empty, migrated database, which is dropped at the end."""
     name = f"test_{uuid.uuid4().hex}"
     connection = await asyncpg.connect(stores.postgres_url)
     await connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
     yield _of_database(stores.postgres_url, name)
     await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await connection.close()
+
+
+@pytest.fixture
+async def database_url(stores: Stores) -> AsyncIterator[str]:
+    """An empty, migrated database of this test's own."""
+    async with migrated_database(stores) as url:
+        yield url
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from tests.resolving_worker import PATIENCE_S, eventually
 
 @asynccontextmanager
 async def listening_cache(
-    url: str, heard: list[tuple[str, str, int]] | None = None
+    url: str, heard: list[tuple[str, str, int]] | None = None, *, cache: RedisCache | None = None
 ) -> "AsyncIterator[RedisCache]":
     """One more worker's cache on the server at `url`, trusted by now; it adds to `heard`."""
-    cache = RedisCache(url)
+    cache = cache or RedisCache(url)
     announced = [] if heard is None else heard
 
     async def connected() -> None:

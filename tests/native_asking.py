@@ -68,13 +68,21 @@ async def prepared_node(
     """A node with a prefix, its owner, an item with a private value, and two who own nothing."""
     admins = [SERVER_ADMIN]
     async with native_node(database_url, redis_url, folder, server_admins=admins) as running:
-        await running.put(f"0.NA/{PREFIX}", admin(OWNER), admin(OWNER_BY_KEY, index=101))
-        await running.put(KEYS, secret(300), public_key(301))
-        await running.put(NOBODY, secret(300), secret(301))
-        await running.put(SERVER_ADMIN.handle, secret(300))
-        reader = admin(READER, ALL & ~Permission.READ_VALUE, 102)
-        await running.put(ITEM, URL, HIDDEN, NOBODYS, admin(OWNER), reader)
+        for handle, values in prepared_records().items():
+            await running.put(handle, *values)
         yield running
+
+
+def prepared_records() -> dict[str, tuple[HandleValue, ...]]:
+    """What is registered at such a node."""
+    reader = admin(READER, ALL & ~Permission.READ_VALUE, 102)
+    return {
+        f"0.NA/{PREFIX}": (admin(OWNER), admin(OWNER_BY_KEY, index=101)),
+        KEYS: (secret(300), public_key(301)),
+        NOBODY: (secret(300), secret(301)),
+        SERVER_ADMIN.handle: (secret(300),),
+        ITEM: (URL, HIDDEN, NOBODYS, admin(OWNER), reader),
+    }
 
 
 def asking(

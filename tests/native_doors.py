@@ -1,7 +1,7 @@
 """The native doors on sockets of their own, over the parts of one worker that a test may handle."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -13,13 +13,14 @@ from node.administration import Administration
 from node.administrators import Administrators
 from node.admission import Admission
 from node.announcer import Announcer
+from node.identity import Identity
 from node.known_addresses import KnownAddresses
 from node.listening import Address, Transport, listen
 from node.native_answering import Door, NativeAnswering
 from node.native_asker import Asker, Askers
 from node.native_door import NativeDoor
 from node.native_fast_path import NativeFastPath
-from node.native_limits import Strangers
+from node.native_limits import CostBudget, Strangers
 from node.native_peer import Peer
 from node.native_server import NativeServer, NativeSockets
 from node.native_sessions import NativeSessions
@@ -72,6 +73,8 @@ class NativeDoors:
         per_network: int = 0,
         per_source: int = 0,
         limits_loopback: bool = False,
+        cache: RedisCache | None = None,
+        server_admins: Sequence[Identity] = (),
     ) -> None:
         self.answering = answering
         self.known = KnownAddresses(folder / "known")
@@ -92,7 +95,10 @@ class NativeDoors:
             _serial,
         )
         admission = Admission(rates, answering.callers, answering.tally, answering.numbers)
-        self.door = Counted(_door(answering))
+        # Nobody connects to an address that only plain questions are asked from.
+        redis = cache or RedisCache("redis://127.0.0.1:1/0")
+        budget = CostBudget(self.known, limits_loopback=limits_loopback)
+        self.door = Counted(_door(answering, redis, server_admins, budget))
         self.native = NativeAnswering(
             self.door, admission, answering.tally, answering.numbers, _serial
         )
@@ -168,15 +174,22 @@ async def eventually(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-def _door(answering: Answering) -> NativeDoor:
-    records = PostgresRecords(answering.database)
-    # Nobody connects to an address that only plain questions are asked from.
-    redis = RedisCache("redis://127.0.0.1:1/0")
-    administrators = Administrators(records, answering.directory, ())
-    announcer = Announcer(answering.database, redis, answering.resolver, _nothing)
-    node_key = _node_key()
+def own_site() -> OwnSite:
+    """What the node says of itself."""
     reach = Reach("127.0.0.1", native_port=2641, http_port=80)
-    site = OwnSite(site_of(reach, node_key.public_key, SITE_SERIAL)).site
+    return OwnSite(site_of(reach, _node_key().public_key, SITE_SERIAL))
+
+
+def _door(
+    answering: Answering,
+    redis: RedisCache,
+    server_admins: Sequence[Identity],
+    budget: CostBudget,
+) -> NativeDoor:
+    records = PostgresRecords(answering.database)
+    administrators = Administrators(records, answering.directory, server_admins)
+    announcer = Announcer(answering.database, redis, answering.resolver, _nothing)
+    site = own_site().site
     administration = Administration(
         records, administrators, announcer, answering.directory, answering.database, door="native"
     )
@@ -187,10 +200,10 @@ def _door(answering: Answering) -> NativeDoor:
         administration,
         PendingChallenges(redis),
         NativeSessions(redis),
-        node_key,
+        _node_key(),
         answering.tally,
         site=lambda: site,
-        admits_cost=lambda source, cost_ms: True,
+        admits_cost=lambda source, cost_ms: budget.admits(source, cost_ms, answering.clock()),
         now_s=answering.clock,
     )
 

@@ -160,7 +160,7 @@ async def native_node(
     counting = Counting(folder, time.time(), _SIZE)
     try:
         async with listening_cache(redis_url) as cache:
-            await _add_prefixes(database, prefixes)
+            await add_prefixes(database, prefixes)
             node = _wired(database, cache, counting, server_admins, source)
             node.directory.replace(await PrefixTable(database, None).load())
             yield node
@@ -210,7 +210,8 @@ async def _emptied(redis_url: str) -> None:
     await redis.aclose()
 
 
-async def _add_prefixes(database: Database, prefixes: Iterable[str]) -> None:
+async def add_prefixes(database: Database, prefixes: Iterable[str]) -> None:
+    """Allot `prefixes` to an enterprise, and home 88.102."""
     async with database.connection() as connection:
         enterprise = await connection.fetchval(
             "INSERT INTO enterprise (name, credit_code, division, country)"
