@@ -19,10 +19,12 @@ from metrics.dimension import (
     OUTCOME_UNAVAILABLE,
     OUTCOMES,
 )
+from metrics.facts import RegistryNumbers
 from metrics.integrations import Standing, counts_by_state
-from metrics.measures import Evaluation, RegistryNumbers
+from metrics.measures import Evaluation
 from metrics.place import FOREIGN, HK_MO_TW, OTHER_PROVINCE
 from metrics.policy import IntegrationMeasure
+from metrics.thresholds import READINGS
 from metrics.worker_numbers import CACHE_RESULTS, CACHE_TIERS, REFUSED_REASONS
 
 # What generate_latest writes when nothing else is negotiated.
@@ -65,7 +67,8 @@ FAMILIES: Final[Mapping[str, Family]] = {
     ),
     "idnode_measure_met": Family(
         ("policy", "measure", "reading"),
-        "1 if the measure is met under the reading (integrations by the strictest), else 0.",
+        "1 if the measure is met under the reading (integrations by the strictest; thresholds each"
+        " by its strictest or its loosest), else 0.",
     ),
     "idnode_enterprises_served": Family(
         (), "Enterprises with a passed real-name check and at least one resolution."
@@ -112,9 +115,9 @@ class PageNumbers:
     """What the page shows; None for what is not known now, which is then left out.
 
     `resolutions`: (level, channel, outcome, caller class) -> count since the journals began.
-    `evaluations`: one for each policy; the first is the one whose numbers fill the gauges that
-    carry no policy label. `store_up`: by store. `cache_lookups`: (tier, result) -> count.
-    `refused`: by reason.
+    `evaluations`: one for each policy; the first that has windows is the one whose numbers fill
+    the gauges that carry no policy label. `store_up`: by store. `cache_lookups`: (tier, result) ->
+    count. `refused`: by reason.
     """
 
     version: str
@@ -157,8 +160,7 @@ class _Page(Collector):
         if self._numbers.resolutions is not None:
             yield _resolutions(self._numbers.resolutions)
         if self._numbers.evaluations:
-            yield from _volume(self._numbers.evaluations[0])
-            yield from _integrations(self._numbers.evaluations[0])
+            yield from _leading(self._numbers.evaluations)
             yield _measures_met(self._numbers.evaluations)
         yield from _registered(self._numbers.registry)
         yield from _operation(self._numbers)
@@ -170,9 +172,17 @@ def _resolutions(counts: Mapping[tuple[str, str, str, str], int]) -> Metric:
     return _family("idnode_resolutions_total", sorted(rows.items()))
 
 
-def _volume(evaluation: Evaluation) -> Iterable[Metric]:
-    today = evaluation.today_so_far.values()
+def _leading(evaluations: Sequence[Evaluation]) -> Iterable[Metric]:
+    """The gauges without a policy label, so that they keep their label sets with any policies."""
+    windowed = [evaluation for evaluation in evaluations if evaluation.claim_window]
+    today = (windowed or evaluations)[0].today_so_far.values()
     yield _family("idnode_daily_resolutions", [((total.reading,), total.total) for total in today])
+    for evaluation in windowed[:1]:
+        yield from _volume(evaluation)
+        yield from _integrations(evaluation)
+
+
+def _volume(evaluation: Evaluation) -> Iterable[Metric]:
     yield _family(
         "idnode_daily_resolutions_average",
         [
@@ -207,14 +217,19 @@ def _measures_met(evaluations: Iterable[Evaluation]) -> Metric:
 
 def _met_rows(evaluation: Evaluation) -> _Rows:
     policy = evaluation.policy
-    strictest = policy.integration_readings[0].id
+    strictest = [reading.id for reading in policy.integration_readings[:1]]
     for verdict in evaluation.verdicts:
-        if (verdict.window, verdict.integration_reading) == (evaluation.claim_window, strictest):
+        if verdict.window == evaluation.claim_window and verdict.integration_reading in strictest:
             reading = verdict.resolutions.reading
             yield (policy.id, verdict.measure.id, reading), int(verdict.is_met)
     for number in evaluation.numbers:
         if number.is_met is not None:
             yield (policy.id, number.measure.id, number.reading), int(number.is_met)
+    for standing in evaluation.thresholds:
+        for reading in READINGS:
+            is_met = standing.is_met(reading)
+            if is_met is not None:
+                yield (policy.id, standing.measure.id, reading), int(is_met)
 
 
 def _registered(registry: RegistryNumbers | None) -> Iterable[Metric]:

@@ -61,6 +61,7 @@ class Standing:
     state: str
     successes: int  # external, in the window
     missing: tuple[str, ...]  # keys of MISSING_WORDS
+    first_success_day: int | None = None  # of those at hand, up to the end of the window
 
     @property
     def is_active(self) -> bool:
@@ -85,35 +86,55 @@ class Standing:
         }
 
 
+def first_success_days(
+    applications: Iterable[ApplicationEntry], successes: Mapping[str, Mapping[int, int]]
+) -> dict[str, int]:
+    """The day number of the first success of each application that has one, by its id."""
+    found: dict[str, int] = {}
+    for entry in applications:
+        days = [day for day, count in successes.get(entry.id, {}).items() if count > 0]
+        if entry.first_success_day is not None:
+            days.append(entry.first_success_day)
+        if days:
+            found[entry.id] = min(days)
+    return found
+
+
 def standings(
     applications: Iterable[ApplicationEntry],
     successes: Mapping[str, Mapping[int, int]],
+    first_days: Mapping[str, int],
     span: Span,
     home: Home,
 ) -> tuple[Standing, ...]:
     """The standing of every application that is not a sandbox, in the order given.
 
     `successes` holds the external successes by application id and day number, damaged days left
-    out; days after the span do not count, not even as a first resolution.
+    out; `first_days` are those of `first_success_days`. Days after the span do not count, not even
+    as a first resolution.
     """
     return tuple(
-        _standing(entry, successes.get(entry.id, {}), span, home)
+        _standing(entry, successes.get(entry.id, {}), first_days.get(entry.id), span, home)
         for entry in applications
         if not entry.sandbox
     )
 
 
-def keys_by_place(reading: str, found: Iterable[Standing], home: Home) -> dict[str, frozenset[str]]:
-    """The things that a reading counts, by place class: application ids, owners, or regions.
+def first_days_by_place(
+    reading: str, found: Iterable[Standing], home: Home
+) -> dict[str, dict[str, int]]:
+    """What a reading counts, by place class: application ids, owners, or regions.
 
-    The first reading asks for complete evidence; the other two for an application that resolves.
+    Each comes with the day number of its first success at hand. The first reading asks for
+    complete evidence; the other two for an application that resolves.
     """
-    keys: dict[str, set[str]] = {label: set() for label in place_classes(home)}
+    first_days: dict[str, dict[str, int]] = {label: {} for label in place_classes(home)}
     for standing in found:
-        key = _key(reading, standing)
-        if key:
-            keys[standing.place_class].add(key)
-    return {label: frozenset(entries) for label, entries in keys.items()}
+        key, day = _key(reading, standing), standing.first_success_day
+        if key and day is not None:
+            days = first_days[standing.place_class]
+            days[key] = min(day, days.get(key, day))
+    return first_days
 
 
 def counts_by_state(found: Iterable[Standing], home: Home) -> dict[tuple[str, str], int]:
@@ -125,19 +146,23 @@ def counts_by_state(found: Iterable[Standing], home: Home) -> dict[tuple[str, st
 
 
 def _standing(
-    entry: ApplicationEntry, by_day: Mapping[int, int], span: Span, home: Home
+    entry: ApplicationEntry,
+    by_day: Mapping[int, int],
+    first_day: int | None,
+    span: Span,
+    home: Home,
 ) -> Standing:
     in_window = sum(count for day, count in by_day.items() if day in span)
-    missing = _missing(entry, in_window, _has_resolved(entry, by_day, span))
+    has_resolved = first_day is not None and first_day <= span.last
+    missing = _missing(entry, in_window, has_resolved)
     return Standing(
-        entry, place_class(entry.place, home), _state(in_window, missing), in_window, missing
+        entry,
+        place_class(entry.place, home),
+        _state(in_window, missing),
+        in_window,
+        missing,
+        first_day if has_resolved else None,
     )
-
-
-def _has_resolved(entry: ApplicationEntry, by_day: Mapping[int, int], span: Span) -> bool:
-    if entry.first_success_day is not None and entry.first_success_day <= span.last:
-        return True
-    return any(count > 0 and day <= span.last for day, count in by_day.items())
 
 
 def _missing(entry: ApplicationEntry, in_window: int, has_resolved: bool) -> tuple[str, ...]:

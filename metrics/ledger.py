@@ -219,18 +219,31 @@ async def damaged_days(connection: Connection) -> dict[int, str]:
     return {row["day"]: row["reason"] for row in rows}
 
 
+async def earlier(connection: Connection, day: int) -> dict[tuple[str, str, str], int]:
+    """Counts of all days before `day`, damaged ones left out, by (level, caller class, outcome)."""
+    rows = await connection.fetch(
+        "SELECT level, caller_class, outcome, sum(value)::bigint AS value FROM ledger_count"
+        " WHERE day < $1 AND day NOT IN (SELECT day FROM ledger_damage)"
+        " GROUP BY level, caller_class, outcome",
+        day,
+    )
+    return {(row["level"], row["caller_class"], row["outcome"]): row["value"] for row in rows}
+
+
 async def served_prefixes(
     connection: Connection, outcomes: Iterable[str], caller_classes: Iterable[str]
-) -> list[str]:
-    """Prefix keys below which something was ever resolved for one of `caller_classes`, with one
-    of `outcomes`."""
+) -> dict[str, int]:
+    """The first day on which something below a prefix was resolved, by prefix key.
+
+    Only resolutions for one of `caller_classes`, with one of `outcomes`.
+    """
     rows = await connection.fetch(
-        "SELECT DISTINCT prefix FROM ledger_count"
-        " WHERE outcome = ANY($1) AND caller_class = ANY($2) AND prefix <> ''",
+        "SELECT prefix, min(day) AS day FROM ledger_count"
+        " WHERE outcome = ANY($1) AND caller_class = ANY($2) AND prefix <> '' GROUP BY prefix",
         list(outcomes),
         list(caller_classes),
     )
-    return [row["prefix"] for row in rows]
+    return {row["prefix"]: row["day"] for row in rows}
 
 
 async def _write_counts(connection: Connection, identity: uuid.UUID, counts: Counts) -> None:

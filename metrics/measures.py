@@ -1,123 +1,43 @@
 """Where the node stands against a policy: every reading over every window, and the claim."""
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
-from typing import Final, TypeAlias
 
 from metrics.day import date_of
-from metrics.dimension import (
-    CALLER_CLASSES,
-    CALLER_OPERATOR,
-    CALLER_PROBE,
-    CALLER_SANDBOX,
-    EXTERNAL_CALLERS,
-    LEVELS,
-    OUTCOMES,
-    SUCCESSES,
-    UNCOUNTABLE_OUTCOMES,
+from metrics.facts import Facts
+from metrics.integrations import (
+    Standing,
+    first_days_by_place,
+    first_success_days,
+    standings,
 )
-from metrics.integrations import ApplicationEntry, Standing, keys_by_place, standings
+from metrics.measure_number import MeasureNumber, measure_numbers
 from metrics.place import place_classes
 from metrics.policy import (
-    RESOLUTION_READINGS,
-    DevicesMeasure,
-    EnterprisesMeasure,
-    EventsMeasure,
+    CUMULATIVE,
+    WINDOWED_MEASURES,
+    CalendarYear,
+    Cumulative,
     IntegrationMeasure,
-    KindsMeasure,
-    Measure,
     Policy,
     Span,
+    ThresholdsMeasure,
     Window,
     Words,
 )
-
-# Never countable, whatever the reading: own probes, load tests and trials, the operator.
-UNCOUNTABLE_CALLERS: Final = frozenset({CALLER_OPERATOR, CALLER_PROBE, CALLER_SANDBOX})
-UNCOUNTABLE_REASONS: Final = (
-    *(caller for caller in CALLER_CLASSES if caller in UNCOUNTABLE_CALLERS),
-    *(outcome for outcome in OUTCOMES if outcome in UNCOUNTABLE_OUTCOMES),
+from metrics.projection import (
+    PACE_DAYS,
+    AllOf,
+    AnyOf,
+    Goal,
+    Series,
+    Target,
+    projection_json,
 )
-
-# (level, reading or reason) -> day number -> count
-_Series: TypeAlias = Mapping[tuple[str, str], Mapping[int, int]]
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerDays:
-    """What the ledger holds of the days that are evaluated.
-
-    `counts`: (day number, level, caller class, outcome) -> resolutions; a missing key is 0.
-    `application_successes`: application id -> day number -> external successes.
-    `damaged_days`: day number -> why nothing is claimed for that day.
-    """
-
-    counts: Mapping[tuple[int, str, str, str], int]
-    application_successes: Mapping[str, Mapping[int, int]]
-    damaged_days: Mapping[int, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class RegistryNumbers:
-    """What the registry can count.
-
-    `enterprises_served`: with a passed real-name check and at least one resolution. `devices`:
-    (enterprise, calendar year) -> identifiers registered that year under a device template.
-    """
-
-    enterprises_registered: int
-    enterprises_served: int
-    identifiers_registered: int
-    prefixes_allotted: int
-    devices: Mapping[tuple[str, int], int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """All that an evaluation needs; None for a number that nobody could give now."""
-
-    ledger: LedgerDays
-    applications: Sequence[ApplicationEntry]
-    registry: RegistryNumbers | None
-    security_events: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ReadingTotal:
-    """One reading of the resolutions over `days` calendar days, by level.
-
-    The levels are never added: one look-up can reach both. The greater speaks for the node.
-    """
-
-    reading: str
-    by_level: Mapping[str, int]
-    days: int
-
-    @property
-    def level(self) -> str:
-        return max(self.by_level, key=lambda level: self.by_level[level])
-
-    @property
-    def total(self) -> int:
-        return self.by_level[self.level]
-
-    @property
-    def average(self) -> float:
-        return self.total / self.days
-
-    def to_json(self) -> dict[str, object]:
-        return {
-            "reading": self.reading,
-            "level": self.level,
-            "total": self.total,
-            "average": self.average,
-            "by_level": {
-                level: {"total": total, "average": total / self.days}
-                for level, total in self.by_level.items()
-            },
-        }
+from metrics.thresholds import ThresholdsStanding, thresholds_standings
+from metrics.volume import ReadingTotal, Volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,25 +45,26 @@ class WindowNumbers:
     """Everything counted in one window.
 
     `span` is the whole window; days from today on count as 0. `integrations`: reading -> place
-    class -> the application ids, owners or regions counted. `uncountable`: level -> reason ->
-    resolutions. `successes_by_place`: external successes of registered applications.
+    class -> the application ids, owners or regions counted, each with the day number of its first
+    success at hand. `uncountable`: level -> reason -> resolutions. `successes_by_place`: external
+    successes of registered applications. `is_inside_validity`: None if the policy does not tell.
     """
 
     window: Window
     span: Span
     days_to_come: int
-    is_inside_validity: bool
+    is_inside_validity: bool | None
     damaged_days: Mapping[int, str]
     resolutions: Mapping[str, ReadingTotal]
     uncountable: Mapping[str, Mapping[str, int]]
-    integrations: Mapping[str, Mapping[str, frozenset[str]]]
+    integrations: Mapping[str, Mapping[str, Mapping[str, int]]]
     standings: tuple[Standing, ...]
     successes_by_place: Mapping[str, int]
 
     def to_json(self) -> dict[str, object]:
         return {
             "id": self.window.id,
-            "name": _words_json(self.window.name),
+            "name": self.window.name.to_json(),
             "first": _iso(self.span.first),
             "last": _iso(self.span.last),
             "days": self.span.days,
@@ -174,6 +95,14 @@ class Verdict:
     other_provinces: int
     other_countries: int
     missing: tuple[Words, ...]
+    volume_goal: Goal
+    integrations_goal: Goal
+
+    @property
+    def goal(self) -> Goal:
+        """Volume and integrations on one day."""
+        # Integrations first: while they are out of sight, nobody walks through the windows.
+        return AllOf((self.integrations_goal, self.volume_goal))
 
     @property
     def is_volume_met(self) -> bool:
@@ -196,7 +125,7 @@ class Verdict:
     def is_met(self) -> bool:
         return self.is_volume_met and self.are_integrations_met
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self, today: int) -> dict[str, object]:
         measure = self.measure
         return {
             "measure": measure.id,
@@ -212,6 +141,7 @@ class Verdict:
                 "days": self.resolutions.days,
                 "level": self.resolutions.level,
                 "resolutions_missing": self.volume_missing,
+                "projection": projection_json(self.volume_goal, today),
             },
             "integrations": {
                 "met": self.are_integrations_met,
@@ -219,44 +149,20 @@ class Verdict:
                 "other_provinces_at_least": measure.other_provinces_at_least,
                 "other_countries": self.other_countries,
                 "other_countries_at_least": measure.other_countries_at_least,
+                "projection": projection_json(self.integrations_goal, today),
             },
-            "missing": [_words_json(words) for words in self.missing],
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class MeasureNumber:
-    """The number of a measure that needs no window.
-
-    `value` is None while it is not known; `is_met` is None where the measure sets no threshold
-    or the value is not known; `parts` are the numbers behind it.
-    """
-
-    measure: Measure
-    reading: str
-    value: int | None
-    parts: Mapping[str, int] = field(default_factory=dict)
-    step_reached: int | None = None
-    is_met: bool | None = None
-    missing: tuple[Words, ...] = ()
-
-    def to_json(self) -> dict[str, object]:
-        return {
-            "measure": self.measure.id,
-            "kind": self.measure.kind,
-            "title": _words_json(self.measure.title),
-            "reading": self.reading,
-            "value": self.value,
-            "parts": dict(self.parts),
-            "step_reached": self.step_reached,
-            "met": self.is_met,
-            "missing": [_words_json(words) for words in self.missing],
+            "missing": [words.to_json() for words in self.missing],
+            "projection": projection_json(self.goal, today),
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Where the node stands on `today` (a day number); today itself is in no window."""
+    """Where the node stands on `today` (a day number); today itself is in no window.
+
+    `pace`: each reading over the last `PACE_DAYS` complete days, by which everything is projected.
+    `claim_window` is empty if the policy measures nothing over a window.
+    """
 
     policy: Policy
     today: int
@@ -264,18 +170,25 @@ class Evaluation:
     today_so_far: Mapping[str, ReadingTotal]
     today_uncountable: Mapping[str, Mapping[str, int]]
     today_damaged: str | None
+    pace: Mapping[str, ReadingTotal]
     windows: Mapping[str, WindowNumbers]
     claim_window: str
     verdicts: tuple[Verdict, ...]
     numbers: tuple[MeasureNumber, ...]
+    thresholds: tuple[ThresholdsStanding, ...]
 
     @property
-    def is_in_force(self) -> bool:
-        return self.today in self.policy.validity
+    def is_in_force(self) -> bool | None:
+        """None if the policy does not tell."""
+        return self.policy.is_in_force(self.today)
 
     @property
     def claimed(self) -> WindowNumbers:
-        """The numbers of the window on which the node claims."""
+        """The numbers of the window on which the node claims.
+
+        Raises:
+            KeyError: if the policy measures nothing over a window.
+        """
         return self.windows[self.claim_window]
 
     @property
@@ -299,27 +212,11 @@ class Evaluation:
 
     def to_json(self) -> dict[str, object]:
         """The evaluation in JSON types; keys always come in the same order."""
-        policy = self.policy
         return {
-            "policy": policy.id,
-            "title": _words_json(policy.title),
-            "issuer": _words_json(policy.issuer),
-            "document_number": policy.document_number,
-            "valid_from": policy.valid_from.isoformat(),
-            "valid_to": policy.valid_to.isoformat(),
-            "today": _iso(self.today),
-            "is_in_force": self.is_in_force,
-            "validity": _words_json(self.validity),
-            "claim_window": self.claim_window,
-            "claims": [
-                claim.to_json()
-                | {
-                    "met_by_every_reading": self.is_met_by_every_reading(claim.measure.id),
-                    "title": _words_json(claim.measure.title),
-                    "quote": claim.measure.quote,
-                }
-                for claim in self.claims
-            ],
+            **self._policy_json(),
+            "claim_window": self.claim_window or None,
+            "pace": self._pace_json(),
+            "claims": [self._claim_json(claim) for claim in self.claims],
             "today_so_far": {
                 "damaged": self.today_damaged,
                 "resolutions": [total.to_json() for total in self.today_so_far.values()],
@@ -328,35 +225,61 @@ class Evaluation:
                 },
             },
             "windows": [numbers.to_json() for numbers in self.windows.values()],
-            "verdicts": [verdict.to_json() for verdict in self.verdicts],
-            "numbers": [number.to_json() for number in self.numbers],
+            "verdicts": [verdict.to_json(self.today) for verdict in self.verdicts],
+            "numbers": [number.to_json(self.today) for number in self.numbers],
+            "thresholds": [standing.to_json(self.today) for standing in self.thresholds],
+        }
+
+    def _policy_json(self) -> dict[str, object]:
+        policy = self.policy
+        return {
+            "policy": policy.id,
+            "title": policy.title.to_json(),
+            "issuer": policy.issuer and policy.issuer.to_json(),
+            "document_number": policy.document_number,
+            "is_excerpt": policy.is_excerpt,
+            "source": policy.source,
+            "note": policy.note and policy.note.to_json(),
+            "valid_from": policy.valid_from and policy.valid_from.isoformat(),
+            "valid_to": policy.valid_to and policy.valid_to.isoformat(),
+            "today": _iso(self.today),
+            "is_in_force": self.is_in_force,
+            "validity": self.validity.to_json(),
+        }
+
+    def _pace_json(self) -> dict[str, object]:
+        return {
+            "days": PACE_DAYS,
+            "first": _iso(self.today - PACE_DAYS),
+            "last": _iso(self.today - 1),
+            "resolutions": [total.to_json() for total in self.pace.values()],
+        }
+
+    def _claim_json(self, claim: Verdict) -> dict[str, object]:
+        return claim.to_json(self.today) | {
+            "met_by_every_reading": self.is_met_by_every_reading(claim.measure.id),
+            "title": claim.measure.title.to_json(),
+            "quote": claim.measure.quote,
         }
 
 
-def is_countable(reading: str, caller_class: str, outcome: str) -> bool:
-    """Whether a resolution belongs to a reading of the volume.
-
-    What is never countable belongs to none. `successes` drops the question who asked; as long as
-    every countable caller stands outside the operator it equals `external_successes`.
-    """
-    if uncountable_reason(caller_class, outcome) is not None:
-        return False
-    if reading == "requests":
-        return True
-    return outcome in SUCCESSES and (reading == "successes" or caller_class in EXTERNAL_CALLERS)
-
-
-def uncountable_reason(caller_class: str, outcome: str) -> str | None:
-    """The caller class or else the outcome that keeps a resolution out of every reading."""
-    if caller_class in UNCOUNTABLE_CALLERS:
-        return caller_class
-    return outcome if outcome in UNCOUNTABLE_OUTCOMES else None
-
-
 def span_needed(policy: Policy, today: int, extra_windows: Sequence[Window] = ()) -> Span:
-    """The days that `evaluate` looks at, today included."""
-    spans = [window.span(today) for window in (*policy.windows, *extra_windows)]
-    return Span(min(span.first for span in spans), today)
+    """The days that `evaluate` looks at one by one, today included."""
+    periods = (*policy.windows, *extra_windows, *_counted_periods(policy))
+    spans = [period.span(today) for period in periods if not isinstance(period, Cumulative)]
+    return Span(min(today - PACE_DAYS, *(span.first for span in spans)), today)
+
+
+def needs_earlier(policy: Policy) -> bool:
+    """Whether `evaluate` asks for the sum of all days before those of `span_needed`, too."""
+    return any(isinstance(period, Cumulative) for period in _counted_periods(policy))
+
+
+def _counted_periods(policy: Policy) -> Iterable[Cumulative | CalendarYear]:
+    for measure in policy.measures:
+        if isinstance(measure, ThresholdsMeasure):
+            counted = (one for one in measure.conditions if one.counted == "resolutions")
+            yield from (condition.period for condition in counted)
 
 
 def evaluate(
@@ -379,22 +302,35 @@ def evaluate(
     """
     windows = _windows(policy, extra_windows)
     claim_window = claim_window or policy.claim_window
-    if claim_window not in windows:
+    if claim_window not in windows and (claim_window or _has_windowed(policy)):
         raise ValueError(f"claim window {claim_window!r}: expected one of {', '.join(windows)}")
-    counter = _Counter(policy, facts, today)
+    volume = Volume(
+        facts.ledger,
+        tuple(level.id for level in policy.levels),
+        tuple(reading.id for reading in policy.resolution_readings),
+        today,
+    )
+    counter = _Counter(policy, facts, volume, today)
     numbers = {window_id: counter.window(window) for window_id, window in windows.items()}
+    claimed = numbers[claim_window].standings if claim_window else ()
     return Evaluation(
         policy=policy,
         today=today,
         validity=_validity(policy, today),
-        today_so_far=counter.resolutions(Span(today, today), 1),
-        today_uncountable=counter.uncountable(Span(today, today)),
+        today_so_far=volume.totals(Span(today, today), 1),
+        today_uncountable=volume.uncountable(Span(today, today)),
         today_damaged=facts.ledger.damaged_days.get(today),
+        pace=volume.pace(),
         windows=numbers,
         claim_window=claim_window,
-        verdicts=tuple(_verdicts(policy, numbers.values())),
-        numbers=tuple(_numbers(policy, facts, numbers[claim_window])),
+        verdicts=tuple(_verdicts(policy, numbers.values(), volume, today)),
+        numbers=tuple(measure_numbers(policy, facts, claimed, today)),
+        thresholds=tuple(thresholds_standings(policy, facts, volume, today)),
     )
+
+
+def _has_windowed(policy: Policy) -> bool:
+    return any(isinstance(measure, WINDOWED_MEASURES) for measure in policy.measures)
 
 
 def _windows(policy: Policy, extra: Sequence[Window]) -> dict[str, Window]:
@@ -407,82 +343,48 @@ def _windows(policy: Policy, extra: Sequence[Window]) -> dict[str, Window]:
 
 
 class _Counter:
-    """The ledger of one evaluation, summed by day once and then asked window by window."""
+    """The facts of one evaluation, asked window by window."""
 
-    def __init__(self, policy: Policy, facts: Facts, today: int) -> None:
+    def __init__(self, policy: Policy, facts: Facts, volume: Volume, today: int) -> None:
         self._policy = policy
         self._applications = facts.applications
         self._damaged = facts.ledger.damaged_days
+        self._volume = volume
         self._today = today
-        self._levels = tuple(level.id for level in policy.levels)
-        self._countable, self._uncountable = _by_day(facts.ledger)
         self._successes = {
             application: {day: n for day, n in by_day.items() if day not in self._damaged}
             for application, by_day in facts.ledger.application_successes.items()
         }
+        self._first_days = first_success_days(facts.applications, self._successes)
 
     def window(self, window: Window) -> WindowNumbers:
         span = window.span(self._today)
         complete = Span(span.first, min(span.last, self._today - 1))
-        found = standings(self._applications, self._successes, complete, self._policy.home)
-        validity = self._policy.validity
+        found = standings(
+            self._applications, self._successes, self._first_days, complete, self._policy.home
+        )
         return WindowNumbers(
             window=window,
             span=span,
             days_to_come=max(0, span.last - max(self._today, span.first) + 1),
-            is_inside_validity=span.first in validity and span.last in validity,
+            is_inside_validity=_is_inside_validity(self._policy, span),
             damaged_days={day: self._damaged[day] for day in sorted(self._damaged) if day in span},
-            resolutions=self.resolutions(complete, span.days),
-            uncountable=self.uncountable(complete),
+            resolutions=self._volume.totals(complete, span.days),
+            uncountable=self._volume.uncountable(complete),
             integrations={
-                reading.id: keys_by_place(reading.id, found, self._policy.home)
+                reading.id: first_days_by_place(reading.id, found, self._policy.home)
                 for reading in self._policy.integration_readings
             },
             standings=found,
             successes_by_place=_successes_by_place(found, place_classes(self._policy.home)),
         )
 
-    def resolutions(self, span: Span, days: int) -> dict[str, ReadingTotal]:
-        return {
-            reading.id: ReadingTotal(
-                reading.id,
-                {level: _sum(self._countable, level, reading.id, span) for level in self._levels},
-                days,
-            )
-            for reading in self._policy.resolution_readings
-        }
 
-    def uncountable(self, span: Span) -> dict[str, dict[str, int]]:
-        return {
-            level: {
-                reason: _sum(self._uncountable, level, reason, span)
-                for reason in UNCOUNTABLE_REASONS
-            }
-            for level in LEVELS
-        }
-
-
-def _by_day(ledger: LedgerDays) -> tuple[_Series, _Series]:
-    """The countable resolutions by level, reading and day, and the others by level, reason, day.
-
-    A damaged day is 0 in every reading; what was not countable anyway is shown all the same.
-    """
-    countable: dict[tuple[str, str], dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    uncountable: dict[tuple[str, str], dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    for (day, level, caller_class, outcome), count in ledger.counts.items():
-        reason = uncountable_reason(caller_class, outcome)
-        if reason is not None:
-            uncountable[level, reason][day] += count
-        elif day not in ledger.damaged_days:
-            for reading in RESOLUTION_READINGS:
-                if is_countable(reading, caller_class, outcome):
-                    countable[level, reading][day] += count
-    return countable, uncountable
-
-
-def _sum(series: _Series, level: str, name: str, span: Span) -> int:
-    by_day = series.get((level, name), {})
-    return sum(count for day, count in by_day.items() if day in span)
+def _is_inside_validity(policy: Policy, span: Span) -> bool | None:
+    ends = {policy.is_in_force(span.first), policy.is_in_force(span.last)}
+    if False in ends:
+        return False
+    return None if None in ends else True
 
 
 def _successes_by_place(found: Iterable[Standing], labels: Iterable[str]) -> dict[str, int]:
@@ -492,33 +394,83 @@ def _successes_by_place(found: Iterable[Standing], labels: Iterable[str]) -> dic
     return successes
 
 
-def _verdicts(policy: Policy, windows: Iterable[WindowNumbers]) -> Iterable[Verdict]:
+def _verdicts(
+    policy: Policy, windows: Iterable[WindowNumbers], volume: Volume, today: int
+) -> Iterable[Verdict]:
     measures = [measure for measure in policy.measures if isinstance(measure, IntegrationMeasure)]
     for measure in measures:
         for numbers in windows:
+            integrations = {
+                reading: _Integrations(measure, by_place, today)
+                for reading, by_place in numbers.integrations.items()
+            }
             for total in numbers.resolutions.values():
-                for reading, by_place in numbers.integrations.items():
-                    yield _verdict(measure, numbers, total, reading, by_place)
+                a_day = measure.daily_average_more_than
+                goal = volume.goal(total.reading, numbers.window, at_least=1, a_day=a_day)
+                for reading, found in integrations.items():
+                    yield _verdict(measure, numbers, total, goal, reading, found)
+
+
+class _Integrations:
+    """What one reading counts in one window, and how it has grown."""
+
+    def __init__(
+        self, measure: IntegrationMeasure, by_place: Mapping[str, Mapping[str, int]], today: int
+    ) -> None:
+        provinces = _first_days(by_place, measure.other_provinces)
+        countries = _first_days(by_place, measure.other_countries)
+        self.provinces, self.countries = len(provinces), len(countries)
+        self.goal = AnyOf(
+            (
+                _grown(provinces.values(), measure.other_provinces_at_least, today),
+                _grown(countries.values(), measure.other_countries_at_least, today),
+            )
+        )
+
+
+def _first_days(by_place: Mapping[str, Mapping[str, int]], labels: Iterable[str]) -> dict[str, int]:
+    """An owner in two places is one owner."""
+    found: dict[str, int] = {}
+    for label in labels:
+        for key, day in by_place[label].items():
+            found[key] = min(day, found.get(key, day))
+    return found
+
+
+def _grown(first_days: Iterable[int], at_least: int, today: int) -> Target:
+    """So many of what resolves now, at the pace at which it resolved for the first time.
+
+    Nobody knows since when: contracts come later, and what resolves now may have rested.
+    """
+    by_day = Counter(first_days)
+    series = Series(by_day, min(by_day, default=today), today)
+    return Target(series, CUMULATIVE, at_least, is_dated=False)
 
 
 def _verdict(
     measure: IntegrationMeasure,
     numbers: WindowNumbers,
     total: ReadingTotal,
-    reading: str,
-    by_place: Mapping[str, frozenset[str]],
+    volume_goal: Goal,
+    integration_reading: str,
+    integrations: _Integrations,
 ) -> Verdict:
-    provinces = _distinct(by_place, measure.other_provinces)
-    countries = _distinct(by_place, measure.other_countries)
+    provinces, countries = integrations.provinces, integrations.countries
     missing = (
         *_missing_volume(measure, total),
         *_missing_integrations(measure, provinces, countries),
     )
-    return Verdict(measure, numbers.window.id, total, reading, provinces, countries, missing)
-
-
-def _distinct(by_place: Mapping[str, frozenset[str]], labels: Iterable[str]) -> int:
-    return len(frozenset().union(*(by_place[label] for label in labels)))
+    return Verdict(
+        measure,
+        numbers.window.id,
+        total,
+        integration_reading,
+        provinces,
+        countries,
+        missing,
+        volume_goal,
+        integrations.goal,
+    )
 
 
 def _volume_missing(measure: IntegrationMeasure, total: ReadingTotal) -> int:
@@ -561,78 +513,22 @@ def _missing_integrations(
     )
 
 
-def _numbers(policy: Policy, facts: Facts, window: WindowNumbers) -> Iterable[MeasureNumber]:
-    for measure in policy.measures:
-        match measure:
-            case KindsMeasure():
-                yield _applications_by_kind(measure, policy, window)
-            case EnterprisesMeasure():
-                yield from _enterprises(measure, facts.registry)
-            case DevicesMeasure():
-                yield _devices(measure, facts.registry)
-            case EventsMeasure():
-                yield MeasureNumber(measure, "security_events", facts.security_events)
-
-
-def _applications_by_kind(
-    measure: KindsMeasure, policy: Policy, window: WindowNumbers
-) -> MeasureNumber:
-    """Applications that resolved in the claim window; a row in the register alone is no use."""
-    parts = {kind.id: 0 for kind in measure.kinds}
-    for standing in window.standings:
-        is_at_home = standing.place_class == policy.home.label
-        if standing.is_active and standing.entry.kind in parts:
-            parts[standing.entry.kind] += is_at_home or not measure.home_only
-    return MeasureNumber(measure, "applications", sum(parts.values()), parts)
-
-
-def _enterprises(
-    measure: EnterprisesMeasure, registry: RegistryNumbers | None
-) -> Iterable[MeasureNumber]:
-    """Strictest first: enterprises served, then all that are registered."""
-    served = None if registry is None else registry.enterprises_served
-    registered = None if registry is None else registry.enterprises_registered
-    yield _stepped(measure, "enterprises_served", served)
-    yield _stepped(measure, "enterprises_registered", registered)
-
-
-def _stepped(measure: EnterprisesMeasure, reading: str, value: int | None) -> MeasureNumber:
-    if value is None:
-        return MeasureNumber(measure, reading, None)
-    reached = [step for step in measure.steps_at_least if value >= step]
-    ahead = [step for step in measure.steps_at_least if value < step]
-    missing = tuple(
-        Words(f"距 {step:,} 家还差 {step - value:,} 家", f"{step - value:,} short of {step:,}")
-        for step in ahead[:1]
-    )
-    return MeasureNumber(
-        measure,
-        reading,
-        value,
-        step_reached=max(reached, default=None),
-        is_met=bool(reached),
-        missing=missing,
-    )
-
-
-def _devices(measure: DevicesMeasure, registry: RegistryNumbers | None) -> MeasureNumber:
-    if registry is None:
-        return MeasureNumber(measure, "devices_countable", None)
-    at_most = measure.per_enterprise_and_year_at_most
-    countable = sum(min(count, at_most) for count in registry.devices.values())
-    parts = {"registered": sum(registry.devices.values()), "countable": countable}
-    return MeasureNumber(measure, "devices_countable", countable, parts)
-
-
 def _validity(policy: Policy, today: int) -> Words:
     day, first, last = date_of(today), policy.valid_from, policy.valid_to
-    if day < first:
+    if first is not None and day < first:
         return _outside(day, f"本政策自 {first} 起施行", f"the policy comes into force on {first}")
-    if day > last:
+    if last is not None and day > last:
         return _outside(day, f"本政策有效期至 {last}", f"the policy was in force until {last}")
+    if policy.is_in_force(today) is None:
+        return Words(
+            "本政策的有效期未知，以下仍按所掌握的内容计算",
+            "when the policy is in force is not known; evaluated all the same",
+        )
     return Words(
-        f"{day} 在本政策有效期内（{first} 至 {last}）",
-        f"{day} is within the validity of the policy ({first} to {last})",
+        f"{day} 在本政策有效期内（{first} 至 {last}）" if last else f"本政策自 {first} 起有效",
+        f"{day} is within the validity of the policy ({first} to {last})"
+        if last
+        else f"the policy is in force since {first}",
     )
 
 
@@ -641,10 +537,6 @@ def _outside(day: date, zh: str, en: str) -> Words:
         f"{zh}，{day} 不在有效期内，以下仍按条文计算",
         f"{en}; {day} is outside, evaluated all the same",
     )
-
-
-def _words_json(words: Words) -> dict[str, str]:
-    return {"zh": words.zh, "en": words.en}
 
 
 def _iso(day: int) -> str:

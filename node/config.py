@@ -49,7 +49,8 @@ class Config:
         redis_url: `IDNODE_REDIS_URL`; None means the embedded server.
         node_prefix: `IDNODE_NODE_PREFIX`, such as `88.608`; when set, only prefixes below it can
             be allotted.
-        policy: `IDNODE_POLICY`, a policy file; None means the bundled one.
+        policy: `IDNODE_POLICY`, a policy file or a folder of them, judged by besides the bundled
+            ones; None means those alone.
         trusted_proxies: `IDNODE_TRUSTED_PROXIES`, addresses (comma-separated) whose
             `X-Forwarded-For` is believed; empty means that the peer is the source. A wrong
             entry lets callers choose the address under which they are counted.

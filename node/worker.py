@@ -12,6 +12,7 @@ import uvloop
 
 from metrics.counting import Counting
 from metrics.flushing import Flushing
+from metrics.policy_file import policies_beside_bundled
 from metrics.worker_numbers import (
     CACHE_ENTRIES,
     CONNECTIONS,
@@ -19,7 +20,7 @@ from metrics.worker_numbers import (
     REFUSED_UNKNOWN_NAMES,
     WorkerNumbers,
 )
-from node import measures_report, worker_memory
+from node import worker_memory
 from node.administration import Administration
 from node.administrators import Administrators
 from node.admission import Admission
@@ -100,7 +101,7 @@ class Worker:
         assert config.postgres_url is not None
         assert config.redis_url is not None
         self._now_s = now_s
-        judged_by = measures_report.policies(config.policy)
+        judged_by = policies_beside_bundled(config.policy)
         journals = config.data / "journals"
         self._database = Database(config.postgres_url)
         self._cache = RedisCache(config.redis_url)

@@ -596,25 +596,6 @@ def test_a_node_whose_door_is_shut_exits_with_4(
 # Measures, doctor, progress
 
 
-def test_the_measures_are_shown_in_both_languages(node: Idnode) -> None:
-    chinese, english = node("--lang", "zh", "measures"), node("measures")
-    assert (chinese.code, english.code) == (0, 0)
-    assert "日均解析量" in chinese.out
-    assert "未满足" in chinese.out
-    assert "not met" in english.out
-    assert "> 100,000" in english.out
-    claims = node("measures", "--json").document["claims"]
-    assert [claim["met"] for claim in claims] == [False]
-
-
-def test_a_policy_file_that_cannot_be_used_is_named(node: Idnode, tmp_path: Path) -> None:
-    policy = tmp_path / "policy.toml"
-    policy.write_text("id = 1")
-    ended = node("measures", "--policy", str(policy))
-    assert ended.code == 1
-    assert "policy.toml" in _one_line(ended.err)
-
-
 def _states(ended: Ended) -> dict[str, str]:
     return {check["check"]: check["state"] for check in ended.document["checks"]}
 

@@ -9,12 +9,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from metrics import dimension
 from metrics.day import number_of
 from metrics.exposition import CONTENT_TYPE, FAMILIES, PageNumbers, render_page
+from metrics.facts import Facts, LedgerDays, RegistryNumbers
 from metrics.integrations import ApplicationEntry
-from metrics.measures import Evaluation, Facts, LedgerDays, RegistryNumbers, evaluate
+from metrics.measures import Evaluation, evaluate
 from metrics.place import place_of
-from metrics.policy import Policy, bundled_policies
+from metrics.policy import Policy
+from metrics.policy_file import bundled_policies
 
-GUANGXI: Policy = bundled_policies()[0]
+GUANGXI, SHANDONG = bundled_policies()
 TODAY = number_of(date(2022, 8, 5))
 
 # The contract: name -> labels.
@@ -50,12 +52,13 @@ LABEL_VALUES = {
     "channel": set(dimension.CHANNELS),
     "outcome": set(dimension.OUTCOMES),
     "caller_class": set(dimension.CALLER_CLASSES),
-    "reading": VOLUME_READINGS | {"enterprises_served", "enterprises_registered"},
+    "reading": VOLUME_READINGS
+    | {"enterprises_served", "enterprises_registered", "strictest", "loosest"},
     "window": {"30d", "90d", "365d", "year"},
     "state": {"registered", "resolving", "completed", "dormant"},
     "place": {"guangxi", "other_province", "hk_mo_tw", "foreign"},
-    "policy": {"guangxi-2020-9"},
-    "measure": {"2", "6"},
+    "policy": {"guangxi-2020-9", "shandong-2024"},
+    "measure": {"2", "6", "award"},
     "store": {"postgres", "redis"},
     "tier": {"l1", "l2", "registry"},
     "result": {"hit", "miss", "stale"},
@@ -88,7 +91,7 @@ def _entry(number: int, place: str, *, contract: bool = True) -> ApplicationEntr
     )
 
 
-def _evaluation() -> Evaluation:
+def _evaluation(policy: Policy = GUANGXI) -> Evaluation:
     counts = {
         (TODAY - day, "enterprise", "application", "found"): 100_001 for day in range(1, 366)
     } | {
@@ -105,8 +108,14 @@ def _evaluation() -> Evaluation:
         _entry(6, "450100"),
     ]
     successes = {f"app-{number}": {TODAY - 1: 1} for number in (1, 2, 3, 4, 6)}
-    registry = RegistryNumbers(600, 20, 3_000, 30)
-    return evaluate(GUANGXI, Facts(LedgerDays(counts, successes), applications, registry), TODAY)
+    growth = {
+        "identifiers_held": {TODAY - 1: 100_000},
+        "identifiers_registered": {TODAY - 1: 100_000},
+        "nodes_self_run": {TODAY - 1: 4},
+        "nodes_allotted": {TODAY - 1: 5},
+    }
+    registry = RegistryNumbers(600, 20, 3_000, 30, growth=growth)
+    return evaluate(policy, Facts(LedgerDays(counts, successes), applications, registry), TODAY)
 
 
 def _full() -> PageNumbers:
@@ -116,7 +125,7 @@ def _full() -> PageNumbers:
             ("enterprise", "http_json", "found", "application"): 41,
             ("node", "redirect", "refused", "sandbox"): 2,
         },
-        evaluations=[_evaluation()],
+        evaluations=[_evaluation(), _evaluation(SHANDONG)],
         registry=RegistryNumbers(600, 20, 3_000, 30),
         store_up={"postgres": True, "redis": False},
         cache_entries=12,
@@ -240,21 +249,46 @@ def test_integrations_are_shown_by_state_and_place_zeros_included() -> None:
     }
 
 
-def test_a_measure_is_1_when_met_and_0_when_not() -> None:
-    samples = _samples(render_page(_full()))
-    met = {
-        (dict(labels)["measure"], dict(labels)["reading"]): value
-        for (name, labels), value in samples.items()
+def _met(evaluations: list[Evaluation]) -> dict[tuple[str, str, str], float]:
+    """By policy, measure and reading."""
+    page = render_page(PageNumbers("1.2.3", {}, evaluations))
+    return {
+        (dict(labels)["policy"], dict(labels)["measure"], dict(labels)["reading"]): value
+        for (name, labels), value in _samples(page).items()
         if name == "idnode_measure_met"
     }
 
-    assert met == {
-        ("2", "external_successes"): 1,
-        ("2", "successes"): 1,
-        ("2", "requests"): 1,
-        ("6", "enterprises_served"): 0,
-        ("6", "enterprises_registered"): 1,
+
+def test_a_measure_is_1_when_met_and_0_when_not() -> None:
+    assert _met([_evaluation(), _evaluation(SHANDONG)]) == {
+        ("guangxi-2020-9", "2", "external_successes"): 1,
+        ("guangxi-2020-9", "2", "successes"): 1,
+        ("guangxi-2020-9", "2", "requests"): 1,
+        ("guangxi-2020-9", "6", "enterprises_served"): 0,
+        ("guangxi-2020-9", "6", "enterprises_registered"): 1,
+        ("shandong-2024", "award", "strictest"): 0,
+        ("shandong-2024", "award", "loosest"): 1,
     }
+
+
+def test_a_measure_of_which_a_number_is_not_known_is_left_out() -> None:
+    facts = Facts(LedgerDays({(TODAY - 1, "node", "anonymous", "found"): 100_000}, {}), [], None)
+
+    assert _met([evaluate(SHANDONG, facts, TODAY)]) == {}
+
+
+def test_the_gauges_without_a_policy_are_those_of_the_first_with_windows() -> None:
+    one = _samples(render_page(PageNumbers("1", {}, [_evaluation()])))
+    both = [_evaluation(SHANDONG), _evaluation()]
+    other = _samples(render_page(PageNumbers("1", {}, both)))
+    without = _samples(render_page(PageNumbers("1", {}, both[:1])))
+
+    def plain(samples: Samples) -> Samples:
+        return {key: value for key, value in samples.items() if key[0] != "idnode_measure_met"}
+
+    assert plain(one) == plain(other)
+    assert _value(without, "idnode_daily_resolutions", reading="requests") == 15
+    assert not [name for name, _ in without if name == "idnode_daily_resolutions_average"]
 
 
 def test_operation_is_shown_as_given() -> None:

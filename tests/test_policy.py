@@ -9,8 +9,9 @@ from metrics.day import number_of
 from metrics.dimension import LEVELS
 from metrics.place import Home
 from metrics.policy import (
-    FILE_SIZE_BYTES_MAX,
+    ENTERPRISE_NODE_READINGS,
     INTEGRATION_READINGS,
+    REGISTRATION_READINGS,
     RESOLUTION_READINGS,
     CalendarYear,
     DevicesMeasure,
@@ -22,13 +23,22 @@ from metrics.policy import (
     Policy,
     PolicyError,
     Span,
+    ThresholdsMeasure,
     Trailing,
     Words,
+)
+from metrics.policy_file import (
+    FILE_SIZE_BYTES_MAX,
+    POLICIES_MAX,
     bundled_policies,
+    load_policies,
     load_policy,
+    policies_beside_bundled,
 )
 
-GUANGXI_FILE = Path(__file__).parents[1] / "metrics" / "policies" / "guangxi-2020-9.toml"
+POLICIES = Path(__file__).parents[1] / "metrics" / "policies"
+GUANGXI_FILE = POLICIES / "guangxi-2020-9.toml"
+SHANDONG_FILE = POLICIES / "shandong-2024.toml"
 CLAUSE_2 = (
     "鼓励标识解析节点服务能力向区外、周边国家（地区）延伸拓展，对完成2个及以上区外或1个以上其他国家（地区）"
     "标识解析应用接入的节点，日均解析量超过10万次的企业，一次性奖励50万元。"
@@ -41,16 +51,27 @@ def _guangxi() -> Policy:
     return load_policy(GUANGXI_FILE)
 
 
-def _changed(tmp_path: Path, old: str, new: str) -> Path:
-    text = GUANGXI_FILE.read_text(encoding="utf-8")
+@pytest.fixture(name="shandong", scope="module")
+def _shandong() -> Policy:
+    return load_policy(SHANDONG_FILE)
+
+
+def _changed(tmp_path: Path, old: str, new: str, file: Path = GUANGXI_FILE) -> Path:
+    text = file.read_text(encoding="utf-8")
     assert old in text
     path = tmp_path / "changed.toml"
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
     return path
 
 
-def test_the_bundled_policy_is_the_published_one(guangxi: Policy) -> None:
-    assert bundled_policies() == (guangxi,)
+def test_the_bundled_policies_go_by_the_names_of_their_files(
+    guangxi: Policy, shandong: Policy
+) -> None:
+    assert bundled_policies() == (guangxi, shandong)
+
+
+def test_the_policy_of_guangxi_is_the_published_one(guangxi: Policy) -> None:
+    assert not guangxi.is_excerpt
     assert guangxi.id == GUANGXI_FILE.stem
     assert guangxi.document_number == "桂工信规范\u30142020\u30159号"
     assert (guangxi.valid_from, guangxi.valid_to) == (date(2020, 6, 23), date(2022, 12, 31))
@@ -82,7 +103,7 @@ def test_the_other_measures_have_the_numbers_of_their_clauses(guangxi: Policy) -
     assert isinstance(innovative, KindsMeasure)
     assert isinstance(integrated, KindsMeasure)
     for measure in (innovative, integrated):
-        assert all(kind.name.zh in measure.quote for kind in measure.kinds)
+        assert all(kind.name.zh in (measure.quote or "") for kind in measure.kinds)
     assert len(innovative.kinds) == 5
 
 
@@ -90,6 +111,74 @@ def test_readings_come_strictest_first(guangxi: Policy) -> None:
     assert tuple(r.id for r in guangxi.resolution_readings) == RESOLUTION_READINGS
     assert tuple(r.id for r in guangxi.integration_readings) == INTEGRATION_READINGS
     assert tuple(level.id for level in guangxi.levels) == LEVELS
+
+
+def test_the_policy_of_shandong_says_what_is_known_and_what_is_not(shandong: Policy) -> None:
+    assert shandong.id == SHANDONG_FILE.stem
+    assert shandong.home == Home("37", "shandong")
+    assert shandong.is_excerpt
+    assert shandong.source
+    assert shandong.note is not None
+    unknown = (shandong.issuer, shandong.document_number, shandong.validity_quote)
+    assert unknown == (None, None, None)
+    assert (shandong.valid_from, shandong.valid_to) == (None, None)
+    assert [measure.quote for measure in shandong.measures] == [None]
+
+
+def test_the_conditions_of_shandong_are_six_and_the_unmeasured_are_listed(
+    shandong: Policy,
+) -> None:
+    (measure,) = shandong.measures
+
+    assert isinstance(measure, ThresholdsMeasure)
+    assert [
+        (one.counted, one.period.id, one.comparison, one.threshold) for one in measure.conditions
+    ] == [
+        ("registrations", "cumulative", "at_least", 100_000),
+        ("registrations", "calendar_year", "at_least", 100_000),
+        ("resolutions", "cumulative", "at_least", 100_000),
+        ("resolutions", "calendar_year", "at_least", 100_000),
+        ("enterprise_nodes", "cumulative", "at_least", 5),
+        ("enterprise_nodes", "calendar_year", "at_least", 5),
+    ]
+    assert "top-node" in {named.id for named in measure.unmeasured}
+    assert tuple(r.id for r in shandong.readings("registrations")) == REGISTRATION_READINGS
+    assert tuple(r.id for r in shandong.readings("resolutions")) == RESOLUTION_READINGS
+    assert tuple(r.id for r in shandong.readings("enterprise_nodes")) == ENTERPRISE_NODE_READINGS
+
+
+@pytest.mark.parametrize(
+    ("validity", "day", "is_in_force"),
+    [
+        ("", date(2024, 5, 1), None),
+        ("valid_from = 2024-05-02", date(2024, 5, 1), False),
+        ("valid_from = 2024-05-02", date(2024, 5, 2), None),  # how long, nobody knows
+        ("valid_to = 2024-05-02", date(2024, 5, 1), None),
+        ("valid_to = 2024-05-02", date(2024, 5, 3), False),
+        ("valid_from = 2024-05-02\nvalid_to = 2024-05-02", date(2024, 5, 2), True),
+    ],
+)
+def test_an_excerpt_is_in_force_when_what_is_known_says_so(
+    tmp_path: Path, validity: str, day: date, is_in_force: bool | None
+) -> None:
+    excerpt = 'text_known = "excerpt"'
+    path = _changed(tmp_path, excerpt, f"{excerpt}\n{validity}", SHANDONG_FILE)
+
+    assert load_policy(path).is_in_force(number_of(day)) is is_in_force
+
+
+def test_a_whole_text_may_have_no_number_and_no_last_day(tmp_path: Path, guangxi: Policy) -> None:
+    text = GUANGXI_FILE.read_text(encoding="utf-8")
+    lacking = ("document_number", "valid_to")
+    path = tmp_path / "open.toml"
+    lines = [line for line in text.splitlines() if not line.startswith(lacking)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    policy = load_policy(path)
+
+    assert (policy.document_number, policy.valid_to) == (None, None)
+    assert policy.is_in_force(number_of(date(2026, 1, 1))) is True
+    assert guangxi.is_in_force(number_of(date(2026, 1, 1))) is False
+    assert policy.is_in_force(number_of(date(2020, 6, 22))) is False
 
 
 def test_a_trailing_window_ends_yesterday() -> None:
@@ -203,6 +292,156 @@ def test_a_mistake_in_the_file_is_named_with_its_key(
     with pytest.raises(PolicyError, match=message) as raised:
         load_policy(path)
     assert str(raised.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("key", ["issuer", "valid_from", "validity_quote", "quote"])
+def test_a_whole_text_lacks_nothing_else(tmp_path: Path, key: str) -> None:
+    path = _changed(tmp_path, f"\n{key} = ", "\n# ")
+
+    with pytest.raises(PolicyError, match=rf"{key}: expected .*, found nothing"):
+        load_policy(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"excerpt"', '"half"', "text_known: expected one of whole, excerpt"),
+        ('"excerpt"', '"whole"', "valid_from: expected a date such as .*, found nothing"),
+        ("source =", "# source =", "source: expected a text .*, found nothing"),
+        ("[note]", "[notes]", "note: expected a table, found nothing"),
+        ("at_least = 100_000", "", r"conditions\[0\]\.at_least: expected either .*, found nothing"),
+        (
+            "at_least = 100_000",
+            "at_least = 1\nmore_than = 1",
+            r"conditions\[0\]\.at_least: expected either this number or more_than, found 'both'",
+        ),
+        ("at_least = 100_000", "at_least = 0", r"conditions\[0\]\.at_least: .* from 1 to"),
+        ("at_least = 100_000", "more_than = -1", r"conditions\[0\]\.more_than: .* from 0 to"),
+        ("at_least = 100_000", "at_most = 1", r"measures\[0\]\.conditions\[0\]\.at_least"),
+        (
+            'counted = "registrations"',
+            'counted = "stars"',
+            r"conditions\[0\]\.counted: expected one of registrations, resolutions, enterprise_n",
+        ),
+        (
+            'period = "cumulative"',
+            'period = "week"',
+            r"conditions\[0\]\.period: expected one of cumulative, calendar_year",
+        ),
+        (
+            'id = "registrations-year"',
+            'id = "registrations-cumulative"',
+            r"conditions\[1\]\.id: expected an id that no other entry has",
+        ),
+        (
+            'id = "clean-record"',
+            'id = "top-node"',
+            r"unmeasured\[2\]\.id: expected an id that no other entry has",
+        ),
+        (
+            'id = "identifiers_held"',
+            'id = "held"',
+            r"registration_readings\[0\]\.id: expected one of identifiers_held, ident",
+        ),
+        ("\n[[measures]]", '\n[[window]]\nid = "x"\n[[measures]]', "window: unknown key"),
+        ('"thresholds"', '"applications_by_kind"', "kinds: expected 1 to 100 entries"),
+    ],
+)
+def test_a_mistake_in_a_file_of_thresholds_is_named_with_its_key(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    with pytest.raises(PolicyError, match=message):
+        load_policy(_changed(tmp_path, old, new, SHANDONG_FILE))
+
+
+@pytest.mark.parametrize(
+    ("file", "key"),
+    [
+        (SHANDONG_FILE, "registration_readings"),
+        (SHANDONG_FILE, "enterprise_node_readings"),
+        (GUANGXI_FILE, "integration_readings"),
+        (GUANGXI_FILE, "windows"),
+    ],
+)
+def test_what_the_measures_ask_for_cannot_be_missing(tmp_path: Path, file: Path, key: str) -> None:
+    text = file.read_text(encoding="utf-8")
+    path = tmp_path / "lacking.toml"
+    kept = [part for part in text.split("\n\n") if not part.lstrip().startswith(f"[[{key}]]")]
+    kept = [part for part in kept if f"\n[[{key}]]" not in part]
+    path.write_text("\n\n".join(kept), encoding="utf-8")
+
+    with pytest.raises(PolicyError, match=f"{key}: expected 1 to 100 entries, found nothing"):
+        load_policy(path)
+
+
+def test_a_threshold_can_be_one_that_must_be_exceeded(tmp_path: Path) -> None:
+    path = _changed(tmp_path, "at_least = 100_000", "more_than = 7", SHANDONG_FILE)
+    (measure,) = load_policy(path).measures
+
+    assert isinstance(measure, ThresholdsMeasure)
+    assert (measure.conditions[0].comparison, measure.conditions[0].least) == ("more_than", 8)
+    assert measure.conditions[1].least == 100_000
+
+
+# --- folders
+
+
+def _own(folder: Path, name: str, policy_id: str = "") -> Path:
+    path = folder / name
+    text = SHANDONG_FILE.read_text(encoding="utf-8")
+    path.write_text(text.replace("shandong-2024", policy_id or path.stem, 1), encoding="utf-8")
+    return path
+
+
+def test_a_folder_means_all_policies_in_it_by_file_name(tmp_path: Path) -> None:
+    for name in ("b.toml", "a.toml"):
+        _own(tmp_path, name)
+    (tmp_path / "readme.md").write_text("not a policy")
+    (tmp_path / ".a.toml").write_text("half written")
+
+    assert [policy.id for policy in load_policies(tmp_path)] == ["a", "b"]
+    assert [policy.id for policy in load_policies(tmp_path / "b.toml")] == ["b"]
+
+
+def test_a_bad_file_in_a_folder_is_named(tmp_path: Path) -> None:
+    _own(tmp_path, "a.toml")
+    (tmp_path / "b.toml").write_text("id = 1")
+
+    with pytest.raises(PolicyError, match=r"b\.toml: "):
+        load_policies(tmp_path)
+
+
+def test_a_folder_without_a_policy_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match=r"expected 1 to 20 files \*\.toml, found 0"):
+        load_policies(tmp_path)
+
+
+def test_a_folder_with_too_many_policies_is_refused(tmp_path: Path) -> None:
+    for number in range(POLICIES_MAX + 1):
+        (tmp_path / f"{number}.toml").touch()
+
+    with pytest.raises(PolicyError, match="found 21"):
+        load_policies(tmp_path)
+
+
+def test_two_policies_of_one_id_are_refused(tmp_path: Path) -> None:
+    _own(tmp_path, "a.toml", "same")
+    _own(tmp_path, "b.toml", "same")
+
+    with pytest.raises(PolicyError, match="id 'same': expected in one file, found in 2"):
+        load_policies(tmp_path)
+
+
+def test_own_policies_come_before_the_bundled_ones_and_replace_those_of_their_id(
+    tmp_path: Path, guangxi: Policy, shandong: Policy
+) -> None:
+    assert policies_beside_bundled(None) == (guangxi, shandong)
+    own = _own(tmp_path, "a.toml")
+    assert [policy.id for policy in policies_beside_bundled(own)] == ["a", guangxi.id, shandong.id]
+    replacing = _changed(tmp_path, "100_000", "7")
+    first, second = policies_beside_bundled(replacing)
+    assert (first.id, second) == (guangxi.id, shandong)
+    assert first != guangxi
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

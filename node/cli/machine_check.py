@@ -7,7 +7,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from metrics.policy import PolicyError, bundled_policies, load_policy
+from metrics.policy import PolicyError
+from metrics.policy_file import policies_beside_bundled
 from node.cli.context import Desk
 from node.cli.finding import Finding, judged
 from node.data_folder_error import DataFolderError, free_mb
@@ -99,9 +100,9 @@ def _head(path: Path) -> str:
 
 
 def _policy(desk: Desk) -> Finding:
-    check, path = desk.text("doctor.policy"), desk.config.policy
+    check = desk.text("doctor.policy")
     try:
-        policies = bundled_policies() if path is None else (load_policy(path),)
+        policies = policies_beside_bundled(desk.config.policy)
     except (OSError, PolicyError) as error:
         return Finding(check, "fail", str(error), desk.text("doctor.policy.do"))
     return Finding(check, "ok", ", ".join(policy.id for policy in policies))

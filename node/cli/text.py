@@ -210,19 +210,21 @@ TEXTS: Final = {
     "arg.key": ("密钥编号（idn_ 后的12个字符）", "id of the key: the 12 characters after idn_"),
     # measures and doctor
     "cmd.measures": (
-        "对照政策措施显示节点的现状。",
-        "Where the node stands against the policy.",
+        "对照各项政策措施显示节点的现状、差距和预计满足的日期。",
+        "Where the node stands against the policies, what is missing, and when it would be met.",
     ),
     "opt.measures.policy": (
-        "政策文件（默认使用内置政策）",
-        "policy file; default: the bundled one",
+        "政策文件，或含有多个 *.toml 的目录（默认使用节点所用的政策）",
+        "policy file, or a folder of *.toml; default: the policies that the node judges by",
     ),
     "cmd.doctor": (
         "检查全部依赖、限制和时钟，并说明怎么办。",
         "Check every dependency, limit and clock, and say what to do.",
     ),
     # columns
+    "column.a_day": ("目前速度（每日）", "pace (a day)"),
     "column.application": ("应用", "application"),
+    "column.by": ("口径", "reading"),
     "column.check": ("检查项", "check"),
     "column.condition": ("条件", "condition"),
     "column.contract": ("合同摘要", "contract"),
@@ -234,12 +236,15 @@ TEXTS: Final = {
     "column.id": ("编号", "id"),
     "column.identifiers": ("标识数", "identifiers"),
     "column.index": ("索引", "index"),
+    "column.integrations": ("应用接入（口径）", "integrations (reading)"),
     "column.is": ("现状", "is"),
     "column.kind": ("类别", "kind"),
     "column.measure": ("措施", "measure"),
+    "column.missing": ("尚缺", "missing"),
     "column.mode": ("方式", "mode"),
     "column.name": ("名称", "name"),
     "column.number": ("数值", "number"),
+    "column.outlook": ("按目前速度", "at the present pace"),
     "column.owner": ("所有者", "owner"),
     "column.place": ("所在地", "place"),
     "column.prefix": ("前缀", "prefix"),
@@ -394,6 +399,23 @@ TEXTS: Final = {
     ),
     "measures.met": ("满足", "met"),
     "measures.not_met": ("未满足", "not met"),
+    "measures.strictest": ("各项条件均按最严口径", "every condition by its strictest reading"),
+    "measures.no_document_number": ("（文号未知）", "(document number not known)"),
+    "measures.source": ("来源：{source}", "source: {source}"),
+    "measures.pace": (
+        "目前速度为 {first} 至 {last} 共 {days} 个完整日的日均值；无数据的日期按 0 计",
+        "The present pace is the mean of the {days} complete days {first} to {last};"
+        " a day without data is 0.",
+    ),
+    "measures.outlook": ("全部条件：{outlook}", "all conditions together: {outlook}"),
+    "measures.outlooks": (
+        "措施 {measure} 按目前速度、按各口径和统计窗口：",
+        "Measure {measure} at the present pace, by every reading and window:",
+    ),
+    "measures.unmeasured": (
+        "以下条件节点无法计量，须另行证明：",
+        "Asked for besides, and nothing that a node can measure:",
+    ),
     "measures.not_every_reading": (
         "并非所有口径都满足；全部口径见 --json",
         "not every reading says so; all of them are in --json",
@@ -433,8 +455,8 @@ TEXTS: Final = {
     "doctor.node_key": ("节点公钥", "public key of the node"),
     "doctor.policy": ("政策文件", "policy"),
     "doctor.policy.do": (
-        "更正该文件，或取消 IDNODE_POLICY 以使用内置政策",
-        "correct the file, or unset IDNODE_POLICY to use the bundled one",
+        "更正该文件，或取消 IDNODE_POLICY 以只使用内置政策",
+        "correct the file, or unset IDNODE_POLICY to use the bundled ones alone",
     ),
     "doctor.node": ("节点", "node"),
     "doctor.node.configured": (
