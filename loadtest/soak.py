@@ -27,7 +27,7 @@ from loadtest.bench_load import Questions
 from loadtest.bench_node import ServedNode
 from loadtest.load_node import LoadError, LoadNode
 from loadtest.soak_figures import HEADING, Slice, Soak, row, summary
-from loadtest.soak_load import PacedLoad, calibrated_wait_ms, first_wait_ms
+from loadtest.soak_load import NO_PAUSE_PER_S, PacedLoad
 from loadtest.soak_writer import Target, Writer, lanes_for
 
 # A worker holds 200,000 answers; more identifiers would measure something else.
@@ -36,7 +36,7 @@ _WRITES_PER_S_MAX = 500.0
 _VISIBLE_MS_MAX = 10_000
 _MINUTES_MAX = 7 * 24 * 60.0
 _SLICE_SECONDS_MAX = 3_600
-# As long as the top rate and the calibration are measured, at the most (s).
+# As long as a trial lasts, at the most (s).
 _TRIAL_S = 5
 # The top rate is looked at so often at the beginning, and once more after so many slices.
 _TRIALS = 3
@@ -111,32 +111,27 @@ class _Run:
         before = page.counted()
         for _ in range(_TRIALS):
             await self._try_top(trial_s)
-        wait_ms = first_wait_ms(self._soak.wanted_rate_per_s)
         _say(HEADING)
         for number in range(1, count + 1):
-            one = await self._asked(wait_ms, seconds, number)
+            one = await self._asked(self._soak.wanted_rate_per_s, seconds, number)
             self._soak.slices.append(one)
             _say(row(number, count, one))
             if number % _SLICES_A_TRIAL == 0:
                 await self._try_top(trial_s)
-            wait_ms = self._corrected(wait_ms, one)
         self._soak.counted = page.counted() - before
 
     async def _try_top(self, seconds: int) -> None:
-        trial = await self._asked(0.0, seconds, 0)
+        trial = await self._asked(NO_PAUSE_PER_S, seconds, 0)
         self._soak.trials.append(trial)
-        _say_when(f"without waiting: {trial.rate_per_s:,.0f}/s, p99 {trial.p99_ms:.2f} ms")
+        _say_when(f"without a pause: {trial.rate_per_s:,.0f}/s, p99 {trial.p99_ms:.2f} ms")
 
-    async def _asked(self, wait_ms: float, seconds: int, seed: int) -> Slice:
-        loaded, outcome = await self._writer.work(self._load.run(wait_ms, seconds, seed))
+    async def _asked(self, rate_per_s: float, seconds: int, seed: int) -> Slice:
+        loaded, outcome = await self._writer.work(self._load.run(rate_per_s, seconds, seed))
         self._soak.texts += outcome.texts
         if not loaded.answered:
             errors = dict(loaded.errors)
             raise BenchError(f"{self._load.url}: not one answer came, errors {errors}")
         return Slice.of(loaded, outcome, self._node.worker_rss_bytes)
-
-    def _corrected(self, tried_ms: float, tried: Slice) -> float:
-        return calibrated_wait_ms(self._soak.wanted_rate_per_s, tried_ms, tried.rate_per_s)
 
 
 def options_of(words: Sequence[str] | None) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""The load of a soak: wrk at a rate, each connection waiting a while before it asks again."""
+"""The load of a soak: wrk at a rate."""
 
 import asyncio
 import json
@@ -6,34 +6,48 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from loadtest.bench_figures import BenchError
-from loadtest.bench_load import Questions, Wrk
+from loadtest.bench_load import CONNECTIONS, Questions, Wrk
 
-# As in the benchmark. wrk looks at the timers of all that wait, each time it looks at one: with 256
-# it took so much of the second core that it was wrk which decided how late an answer was seen.
-CONNECTIONS = 64
 # At the end nobody asks for so long: what is under way gets its answer before wrk hangs up, so
 # that answers and requests can be compared to the last one.
 _QUIET_S = 1
 # wrk ends by itself; what takes this much longer has hung.
 _LATE_S = 30
+# A rate that nobody reaches: asked for without a pause.
+NO_PAUSE_PER_S = 1e9
 
-# `sent` has no request that wrk only prepared: it does so once before the first delay.
+# wrk sleeps a little after every so many requests. Its own `delay` costs it a timer and two calls
+# of the kernel a request, so that wrk would decide how much is answered. An empty request is none:
+# the connection waits until the end. Who is late catches up on a hundredth of a second, not on more.
+# The first request wrk only prepares, and never sends.
 _PACED = """
 local ffi = require("ffi")
-ffi.cdef("typedef struct {{ long s; long ns; }} soak_time; int clock_gettime(int, soak_time *);")
-local at, monotonic, an_hour_ms = ffi.new("soak_time"), 1, 3600000
-local ask, until_s, threads = request, nil, {{}}
-sent = 0
-function request()
-  if until_s then sent = sent + 1 end
-  return ask()
-end
-function delay()
+ffi.cdef([[
+  typedef struct {{ long s; long ns; }} soak_time;
+  int clock_gettime(int, soak_time *);
+  int nanosleep(const soak_time *, soak_time *);
+]])
+local at, monotonic, turn, late_s = ffi.new("soak_time"), 1, 32, 0.01
+local ask, asked, until_s, due_s, is_over, threads = request, 0, nil, 0, false, {{}}
+sent = -1
+local function look()
   ffi.C.clock_gettime(monotonic, at)
   local now_s = tonumber(at.s) + tonumber(at.ns) / 1e9
   until_s = until_s or now_s + {seconds}
-  if now_s >= until_s then return an_hour_ms end
-  return math.floor(2 * {wait_ms} * math.random() + math.random())
+  is_over, asked = now_s >= until_s, 0
+  due_s = math.max(due_s + turn / {rate_per_s}, now_s - late_s)
+  local early_s = due_s - now_s
+  if early_s > 0 then
+    at.s, at.ns = 0, early_s * 1e9
+    ffi.C.nanosleep(at, nil)
+  end
+end
+function request()
+  asked = asked + 1
+  if asked >= turn or not until_s then look() end
+  if is_over then return "" end
+  sent = sent + 1
+  return ask()
 end
 function setup(thread) threads[#threads + 1] = thread end
 function done(summary, latency, requests)
@@ -77,42 +91,28 @@ def load_from_wrk(output: str, seconds: int) -> Load:
     return Load(seconds, figures["sent"], figures["answered"], p50_ms, p99_ms, errors)
 
 
-def first_wait_ms(rate_per_s: float) -> float:
-    """How long each connection has to wait for this rate, if an answer took no time."""
-    return 1e3 * CONNECTIONS / rate_per_s
-
-
-def calibrated_wait_ms(rate_per_s: float, tried_ms: float, tried_rate_per_s: float) -> float:
-    """The wait that gives `rate_per_s` where `tried_ms` gave `tried_rate_per_s`; 0 at the least.
-
-    What a round took beyond the wait (the answer, and wrk itself) it takes again.
-    """
-    beyond_ms = first_wait_ms(tried_rate_per_s) - tried_ms
-    return max(0.0, first_wait_ms(rate_per_s) - beyond_ms)
-
-
 @dataclass(frozen=True, slots=True)
 class PacedLoad:
-    """wrk asking a server for identifiers at random, at a rate that `wait_ms` decides."""
+    """wrk asking a server for identifiers at random."""
 
     wrk: Wrk
     url: str
     prefix: str
     questions: Questions
 
-    def script(self, wait_ms: float, seconds: int, seed: int) -> str:
+    def script(self, rate_per_s: float, seconds: int, seed: int) -> str:
         """wrk's script: that of the benchmark, with pauses."""
         asking = self.questions.script(self.prefix, seed)
-        return asking + _PACED.format(seconds=seconds, wait_ms=f"{wait_ms:.4f}")
+        return asking + _PACED.format(seconds=seconds, rate_per_s=f"{rate_per_s:.1f}")
 
-    async def run(self, wait_ms: float, seconds: int, seed: int) -> Load:
-        """Ask for `seconds`, then wait for the last answers.
+    async def run(self, rate_per_s: float, seconds: int, seed: int) -> Load:
+        """Ask for `seconds` at a rate, then wait for the last answers.
 
         Raises:
             BenchError: if wrk failed; wrong answers are in the figures.
         """
         script = self.wrk.folder / "soak.lua"
-        script.write_text(self.script(wait_ms, seconds, seed))
+        script.write_text(self.script(rate_per_s, seconds, seed))
         lasts_s = seconds + _QUIET_S
         words = [*self.wrk.start, self.wrk.program, "-t1", f"-c{CONNECTIONS}", f"-d{lasts_s}s"]
         words += ["-s", str(script), self.url + self.questions.target(self.prefix)]

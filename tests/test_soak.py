@@ -22,11 +22,8 @@ from loadtest.load_node import LoadNode
 from loadtest.plain_client import PlainClient, Sums, get
 from loadtest.soak_figures import HEADING, Slice, Soak, Verdict, row, summary
 from loadtest.soak_load import (
-    CONNECTIONS,
     Load,
     PacedLoad,
-    calibrated_wait_ms,
-    first_wait_ms,
     load_from_wrk,
 )
 from loadtest.soak_writer import (
@@ -68,25 +65,13 @@ def test_a_load_without_figures_is_refused() -> None:
         load_from_wrk("unable to connect to 127.0.0.1:1\n", 2)
 
 
-def test_the_wait_of_a_connection_gives_the_wanted_rate() -> None:
-    answer_ms, wanted = 1.5, 20_000.0
-    tried_ms = first_wait_ms(wanted)
-    reached = 1e3 * CONNECTIONS / (tried_ms + answer_ms)
-    assert reached < wanted
-    assert calibrated_wait_ms(wanted, tried_ms, reached) == pytest.approx(tried_ms - answer_ms)
-
-
-def test_a_rate_out_of_reach_is_asked_for_without_a_wait() -> None:
-    assert calibrated_wait_ms(1e6, first_wait_ms(1e6), 20_000) == 0
-
-
 def test_the_script_asks_as_the_benchmark_does_and_waits() -> None:
     questions = Questions(10_000)
     load = PacedLoad(Wrk("wrk", (), Path()), "http://127.0.0.1:1", "88.1", questions)
-    script = load.script(7.25, 30, seed=3)
+    script = load.script(72_500.0, 30, seed=3)
     assert script.startswith(questions.script("88.1", 3))
     assert "now_s + 30" in script
-    assert "2 * 7.2500 * math.random()" in script
+    assert "due_s + turn / 72500.0" in script
 
 
 # -- what an answer must be
