@@ -18,7 +18,7 @@ NO_PAUSE_PER_S = 1e9
 
 # wrk sleeps a little after every so many requests. Its own `delay` costs it a timer and two calls
 # of the kernel a request, so that wrk would decide how much is answered. An empty request is none:
-# the connection waits until the end. Who is late catches up on a hundredth of a second, not on more.
+# the connection waits until the end. Who is late catches up on a hundredth of a second at most.
 # The first request wrk only prepares, and never sends.
 _PACED = """
 local ffi = require("ffi")
